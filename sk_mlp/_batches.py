@@ -1,0 +1,273 @@
+"""Rows on their way into a network: a pool of samples, and the mini-batches that one epoch draws from it.
+
+A batch of inputs is `DenseRows` or `SparseRows`; both multiply with a layer's coefs and give the gradient of those coefs.
+The rest of the engine does not know which of the two it has.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+
+class DenseRows:
+    """Inputs `(k, n, fan_in)` of a layer."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
+        torch.baddbmm(intercept, self.values, coef, out=out)
+
+    def affine_outputs_first(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, n)` with the same, transposed."""
+        torch.baddbmm(intercept.mT, coef.mT, self.values.mT, out=out)
+
+    def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_in, fan_out)` with `values.T @ delta`."""
+        torch.bmm(self.values.mT, delta, out=out)
+
+
+class SparseRows:
+    """Inputs of a layer as k CSR matrices `(n, fan_in)`, multiplied one after another."""
+
+    def __init__(self, matrices: Sequence[sp.csr_array], device: torch.device, dtype: torch.dtype) -> None:
+        self._matrices = matrices
+        self._device, self._dtype = device, dtype
+
+    def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
+        for i, matrix in enumerate(self._matrices):
+            torch.addmm(intercept[i], self._csr(matrix), coef[i], out=out[i])
+
+    def affine_outputs_first(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, n)` with the same, transposed."""
+        rows_first = torch.empty_like(out.mT, memory_format=torch.contiguous_format)
+        self.affine(coef, intercept, rows_first)
+        out.copy_(rows_first.mT)
+
+    def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_in, fan_out)` with `values.T @ delta`.
+
+        SciPy turns CSR around first: PyTorch's own product with a transposed CSR matrix takes three times as long.
+        """
+        for i, matrix in enumerate(self._matrices):
+            torch.mm(self._csr(matrix.T.tocsr()), delta[i].contiguous(), out=out[i])
+
+    def _csr(self, matrix: sp.csr_array) -> Tensor:
+        """Return `matrix` as a PyTorch CSR tensor on the device."""
+        with warnings.catch_warnings():
+            # "Sparse CSR tensor support is in beta state", once a process.
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+            return torch.sparse_csr_tensor(
+                torch.from_numpy(matrix.indptr),
+                torch.from_numpy(matrix.indices),
+                torch.from_numpy(matrix.data),
+                size=matrix.shape,
+                check_invariants=False,
+            ).to(device=self._device, dtype=self._dtype)
+
+
+Rows = DenseRows | SparseRows
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """Return a tensor over the memory of `array`, read-only memory included (nothing here writes to inputs)."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(array)
+
+
+class DensePool:
+    """Samples `(n_pool, n_features)` as a tensor."""
+
+    def __init__(self, X: np.ndarray, device: torch.device, dtype: torch.dtype) -> None:
+        self._X = as_tensor(X).to(device)
+        self._dtype = dtype
+
+    def slice(self, start: int, stop: int) -> DenseRows:
+        """Return adjacent rows as a batch of one member; a view where the number type is already right."""
+        return DenseRows(self._X[start:stop].to(self._dtype).unsqueeze(0))
+
+    def gatherer(self, k: int, n: int) -> DenseGatherer:
+        """Return what fills one reused buffer with `n` rows for each of `k` members."""
+        return DenseGatherer(self._X, self._dtype, k, n)
+
+
+class DenseGatherer:
+    """Copies rows of a pool into a buffer of its own."""
+
+    def __init__(self, X: Tensor, dtype: torch.dtype, k: int, n: int) -> None:
+        self._X = X
+        self._buffer = X.new_empty(k * n, X.shape[1])
+        self._cast = self._buffer.to(dtype)
+        self._rows = DenseRows(self._cast.view(k, n, -1))
+
+    def __call__(self, index: Tensor) -> DenseRows:
+        """Return the rows `index` `(k * n,)`; the next call overwrites them."""
+        torch.index_select(self._X, 0, index, out=self._buffer)
+        if self._cast is not self._buffer:
+            self._cast.copy_(self._buffer)
+        return self._rows
+
+
+class SparsePool:
+    """Samples as one CSR matrix, which stays in SciPy's hands until a batch is needed."""
+
+    def __init__(self, X: sp.csr_array, device: torch.device, dtype: torch.dtype) -> None:
+        self._X, self._device, self._dtype = X, device, dtype
+
+    def slice(self, start: int, stop: int) -> SparseRows:
+        """Return adjacent rows as a batch of one member."""
+        return SparseRows([self._X[start:stop]], self._device, self._dtype)
+
+    def gatherer(self, k: int, n: int) -> SparseGatherer:
+        """Return what picks `n` rows for each of `k` members."""
+        return SparseGatherer(self._X, self._device, self._dtype, k)
+
+
+class SparseGatherer:
+    """Picks rows of a CSR pool."""
+
+    def __init__(self, X: sp.csr_array, device: torch.device, dtype: torch.dtype, k: int) -> None:
+        self._X, self._device, self._dtype, self._k = X, device, dtype, k
+
+    def __call__(self, index: Tensor) -> SparseRows:
+        """Return the rows `index` `(k * n,)`."""
+        by_member = index.cpu().numpy().reshape(self._k, -1)
+        return SparseRows([self._X[rows] for rows in by_member], self._device, self._dtype)
+
+
+Pool = DensePool | SparsePool
+
+
+def make_pool(X: Any, device: torch.device, dtype: torch.dtype) -> Pool:
+    """Return the pool for a NumPy array or a SciPy CSR matrix."""
+    return (SparsePool if sp.issparse(X) else DensePool)(X, device, dtype)
+
+
+def rows_within(n_bytes: int, row_bytes: int) -> int:
+    """Return how many rows of `row_bytes` fit, at least one."""
+    return max(1, n_bytes // row_bytes)
+
+
+class Batch(NamedTuple):
+    """One training step's data for k members of `n` rows each."""
+
+    inputs: Rows
+    target: Tensor  # (k, n_outputs, n), or class indices (k, 1, n)
+    scale: Tensor  # of a row in the gradient: sample_weight / sum over the batch; broadcasts to (k, 1, n)
+    decay: Tensor  # of the coefs in the gradient: alpha / sum over the batch, (k, 1)
+    losses: Tensor  # (k, n), to be filled
+    squared_norm: Tensor  # of the coefs, (k, 1, 1), to be filled
+
+
+class Epochs:
+    """Draws the mini-batches of k members, epoch after epoch, and adds up their losses.
+
+    Everything a step needs besides its inputs is prepared once an epoch, as views into a few large tensors. Rows lie
+    step by step: all members' rows of the first step, then those of the second, up to a last, smaller step.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        rows: np.ndarray,  # of each member in the pool, (k, n_samples)
+        target: Tensor,  # (k, n_samples, n_outputs)
+        sample_weight: Tensor | None,  # (k, n_samples)
+        batch_size: int,
+        alpha: Tensor,  # (k, 1)
+    ) -> None:
+        self._k, self._n_samples = rows.shape
+        self._rows = torch.from_numpy(rows.ravel()).to(target.device)
+        self._target, self._alpha = target.flatten(0, 1), alpha
+        self._weight = None if sample_weight is None else sample_weight.flatten()
+        n_full, n_last = divmod(self._n_samples, batch_size)
+        # (steps, rows a member) of each run of equal steps.
+        self._runs = [(steps, n) for steps, n in ((n_full, batch_size), (1, n_last)) if steps and n]
+        self._gatherers = {n: pool.gatherer(self._k, n) for _, n in self._runs}
+        self._losses = self._split(alpha.new_empty(rows.size))
+        self._squared_norms = alpha.new_zeros(self.n_steps, self._k, 1, 1)
+        self._scales, self._decays = self._equal_weights()
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps in an epoch."""
+        return sum(steps for steps, _ in self._runs)
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The one or two sizes that batches have."""
+        return [n for _, n in self._runs]
+
+    def draw(self, order: np.ndarray) -> Iterator[Batch]:
+        """Yield the batches of one epoch; `order` `(k, n_samples)` permutes each member's rows."""
+        of_member = np.arange(self._k)[:, None] * self._n_samples
+        sample = torch.from_numpy(self._by_step(order + of_member)).to(self._rows.device)
+        target = self._target.index_select(0, sample)
+        if self._weight is not None:
+            self._scales, self._decays = self._weigh(self._weight[sample])
+        for step_rows, step_target, scale, decay, losses, norm in zip(
+            self._each_step(self._split(self._rows[sample])),
+            self._each_step(self._split(target)),
+            self._each_step(self._scales),
+            self._decays.unbind(),
+            self._each_step(self._losses),
+            self._squared_norms.unbind(),
+            strict=True,
+        ):
+            inputs = self._gatherers[losses.shape[1]](step_rows.reshape(-1))
+            yield Batch(inputs, step_target.mT, scale, decay, losses, norm)
+
+    def mean_losses(self) -> list[float]:
+        """Return each member's loss over the epoch just drawn, penalty included.
+
+        A batch's loss is its weighted mean plus `decay / 2 * squared_norm`; batches count by their rows.
+        """
+        total = self._alpha.new_zeros(self._k)
+        penalties = (0.5 * self._decays.unsqueeze(-1) * self._squared_norms)[..., 0, 0]
+        of_run = penalties.split([steps for steps, _ in self._runs])
+        for (_, n), losses, scale, penalty in zip(self._runs, self._losses, self._scales, of_run, strict=True):
+            total += n * ((losses * scale[:, :, 0]).sum((0, 2)) + penalty.sum(0))
+        return (total / self._n_samples).tolist()
+
+    def _equal_weights(self) -> tuple[list[Tensor], Tensor]:
+        """Return what `_weigh` does for rows of weight one."""
+        scales = [self._alpha.new_full((1,), 1 / n).expand(steps, self._k, 1, 1) for steps, n in self._runs]
+        return scales, torch.cat([scale[:, :, 0] * self._alpha for scale in scales])
+
+    def _weigh(self, weight: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return row scales `(steps, k, 1, n)` of each run, and decays `(n_steps, k, 1)`; a weightless batch counts 0."""
+        weights = self._split(weight)
+        sums = [w.sum(-1, keepdim=True) for w in weights]
+        inverses = [torch.where(s > 0, s.reciprocal(), 0.0) for s in sums]
+        scales = [(w * inverse).unsqueeze(2) for w, inverse in zip(weights, inverses, strict=True)]
+        return scales, torch.cat([inverse * self._alpha for inverse in inverses])
+
+    def _split(self, by_step: Tensor) -> list[Tensor]:
+        """View a tensor whose first axis lies step by step as `(steps, k, n, ...)`, one view a run."""
+        runs = by_step.split([steps * self._k * n for steps, n in self._runs])
+        return [
+            run.view(steps, self._k, n, *by_step.shape[1:]) for run, (steps, n) in zip(runs, self._runs, strict=True)
+        ]
+
+    @staticmethod
+    def _each_step(runs: Sequence[Tensor]) -> list[Tensor]:
+        """List the steps of all runs."""
+        return [step for run in runs for step in run.unbind()]
+
+    def _by_step(self, order: np.ndarray) -> np.ndarray:
+        """Lay `(k, n_samples)` out step by step, `(k * n_samples,)`."""
+        size = self._runs[0][1]
+        n_even = self._n_samples // size * size
+        even = order[:, :n_even].reshape(self._k, -1, size).swapaxes(0, 1)
+        return np.concatenate([even.ravel(), order[:, n_even:].ravel()])

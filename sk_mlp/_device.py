@@ -1,0 +1,95 @@
+"""Devices, number types and threads: the one file that names a device type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+# A product of fewer multiply-adds than this is not faster on two threads than on one.
+_SERIAL_WORK = 8_000_000
+
+
+class Precision(NamedTuple):
+    """The number types of one `dtype` parameter."""
+
+    array: np.dtype  # inputs, fitted arrays, predictions
+    master: torch.dtype  # parameters, optimizer state, losses, reductions
+    product: torch.dtype  # matrix products and stored activations
+
+
+PRECISIONS = {
+    "float32": Precision(np.dtype(np.float32), torch.float32, torch.float32),
+    "float64": Precision(np.dtype(np.float64), torch.float64, torch.float64),
+    "bfloat16": Precision(np.dtype(np.float32), torch.float32, torch.bfloat16),
+}
+
+
+def _best_device(dtype: str) -> str:
+    """Name the fastest device at hand that can hold `dtype`."""
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available() and dtype != "float64":
+        return "mps"
+    return "cpu"
+
+
+def resolve_device(device: str, dtype: str) -> torch.device:
+    """Return the torch device that `device` means.
+
+    Raises ValueError for a name PyTorch does not know, a device this machine lacks and float64 where the device has none.
+    """
+    if device == "auto":
+        return torch.device(_best_device(dtype))
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be 'auto' or a name PyTorch knows ('cpu', 'cuda', 'cuda:1', 'mps', ...), got {device!r}"
+        ) from None
+    if resolved.type == "mps" and dtype == "float64":
+        raise ValueError("dtype must be 'float32' or 'bfloat16' on device 'mps', which has no float64, got 'float64'")
+    _require_present(resolved, device)
+    return resolved
+
+
+def _require_present(resolved: torch.device, device: str) -> None:
+    """Raise ValueError unless tensors can live on `resolved`."""
+    try:
+        torch.zeros(1, device=resolved).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        n_cuda = torch.cuda.device_count()
+        raise ValueError(
+            f"device must be present on this machine, got {device!r}; PyTorch sees {n_cuda} CUDA device(s) and "
+            f"{'an' if torch.backends.mps.is_available() else 'no'} MPS device here"
+        ) from None
+
+
+def has_fused_adam(device: torch.device) -> bool:
+    """Tell whether PyTorch's one-kernel Adam runs on `device`."""
+    return device.type in ("cpu", "cuda") and hasattr(torch, "_fused_adam_")
+
+
+@contextmanager
+def threads_for(work: int) -> Iterator[None]:
+    """Use one intra-op thread while products cost fewer than 8 million multiply-adds, then restore the setting.
+
+    Small products lose more to waking a second thread than they gain, the more so the more cores there are.
+    """
+    before = torch.get_num_threads()
+    if work >= _SERIAL_WORK or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def line_search_dtype(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on a device that has nothing better."""
+    return torch.float32 if device.type == "mps" else torch.float64

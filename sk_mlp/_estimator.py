@@ -1,0 +1,309 @@
+"""`BaseMLPTorch`: parameters and data to a `FitTask`, a `FitResult` to fitted attributes, and rows to predictions."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, _fit_context, is_regressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from . import stacking
+from ._activations import ACTIVATIONS
+from ._backprop import Forward
+from ._batches import as_tensor, make_pool, rows_within
+from ._device import PRECISIONS, Precision, resolve_device, threads_for
+from ._network import build_module, glorot_uniform, pack, unpack
+from ._objective import Objective
+from ._task import FitResult, FitTask, Progress, Settings, Status
+from ._validation import (
+    cast_rows,
+    clip_batch_size,
+    hidden_sizes,
+    prediction_data,
+    split_validation,
+    training_data,
+    unchanged_on_error,
+)
+
+_PREDICTION_BYTES = 64 * 2**20  # of activations while predicting
+_WARNINGS: dict[Status, type[Warning]] = {
+    Status.MAX_ITER: ConvergenceWarning,
+    Status.DIVERGED: ConvergenceWarning,
+    Status.LBFGS_STOPPED: ConvergenceWarning,
+    Status.INTERRUPTED: UserWarning,
+}
+
+
+class Call(NamedTuple):
+    """What a call of `fit` or `partial_fit` asks for: going on from the fitted state, one epoch alone, listed classes."""
+
+    goes_on: bool
+    one_epoch: bool = False
+    classes: np.ndarray | None = None
+
+
+def has_partial_fit(estimator: BaseMLPTorch) -> bool:
+    """Tell whether the solver takes one epoch at a time."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError("partial_fit needs a solver that works in epochs ('adam' or 'sgd'), got solver='lbfgs'")
+    return True
+
+
+class BaseMLPTorch(BaseEstimator, ABC):
+    """What the classifier and the regressor share. Not for direct use."""
+
+    _doc_link_module = "sk_mlp"
+    _doc_link_template = "https://github.com/sk-mlp/sk-mlp/blob/main/docs/api.md#{estimator_name}"
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "dtype": [StrOptions(set(PRECISIONS))],
+    }
+
+    # Parameters, as scikit-learn documents them for its MLPs.
+    hidden_layer_sizes: Any
+    activation: str
+    solver: str
+    batch_size: int | str
+    random_state: Any
+    warm_start: bool
+    early_stopping: bool
+    validation_fraction: float
+    device: str
+    dtype: str
+    # Fitted attributes.
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    out_activation_: str
+    n_outputs_: int
+    _progress: Progress
+    _optimizer_state: dict[str, Any]
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the network to X and y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays sparse. Cast once to
+            `dtype`; a C-contiguous array of that dtype is used in place.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels or target values; an indicator matrix for multilabel classification.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, not all zero. A weight of 2 counts as the row twice.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
+            left as it was before the call.
+        """
+        return self._fit(X, y, sample_weight, Call(goes_on=self.warm_start and hasattr(self, "coefs_")))
+
+    @property
+    def module_(self) -> nn.Sequential:
+        """The network as a live `torch.nn.Sequential` of linear layers and activations.
+
+        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. On the CPU its parameters
+        share the memory of `coefs_` and `intercepts_`: training it further changes the estimator's predictions.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        coefs, intercepts = map(as_tensor, self.coefs_), map(as_tensor, self.intercepts_)
+        return build_module(list(coefs), list(intercepts), ACTIVATIONS[self.activation].module)
+
+    @abstractmethod
+    def _read_target(self, y: Any, call: Call) -> np.ndarray:
+        """Return the target `(n, n_outputs)` for validated y, and set what describes it (`n_outputs_`, `classes_`)."""
+
+    @abstractmethod
+    def _objective(self) -> Objective:
+        """Return the objective of the task that y has set."""
+
+    @property
+    def _precision(self) -> Precision:
+        return PRECISIONS[self.dtype]
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, call: Call) -> Self:
+        """Train and record the result."""
+        with unchanged_on_error(self):
+            task = self._task(X, y, sample_weight, call)
+            result = stacking.run(task)
+            self._record(task, result)
+        if result.status in _WARNINGS:
+            warnings.warn(result.message, _WARNINGS[result.status], stacklevel=3)
+        return self
+
+    def _task(self, X: Any, y: Any, sample_weight: Any, call: Call) -> FitTask:
+        """Return the training that this call asks for; validates everything first."""
+        device = resolve_device(self.device, self.dtype)
+        hidden = hidden_sizes(self.hidden_layer_sizes)
+        stops_early = self.early_stopping and self.solver != "lbfgs"
+        if call.one_epoch and stops_early:
+            raise ValueError("partial_fit does not support early_stopping=True: it has no validation split to keep")
+        dtype = self._precision.array
+        X, y, sample_weight = training_data(
+            self, X, y, sample_weight, dtype=dtype, reset=not call.goes_on, y_numeric=is_regressor(self)
+        )
+        target = self._read_target(y, call)
+        layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
+        rng = check_random_state(self.random_state)
+        activation = ACTIVATIONS[self.activation]
+        parameters = (
+            self._current_parameters(layer_sizes)
+            if call.goes_on
+            else glorot_uniform(layer_sizes, activation.init_factor, rng).astype(dtype)
+        )
+        train_rows, validation_rows = np.arange(len(target)), None
+        if stops_early:
+            train_rows, validation_rows = split_validation(
+                len(target), sample_weight, self.validation_fraction, self._stratify(target), rng
+            )
+        return FitTask(
+            X=X,
+            target=target,
+            sample_weight=sample_weight,
+            train_rows=train_rows,
+            validation_rows=validation_rows,
+            layer_sizes=layer_sizes,
+            activation=activation,
+            objective=self._objective(),
+            settings=self._settings(len(train_rows)),
+            dtype=self.dtype,
+            device=device,
+            rng=rng,
+            parameters=parameters,
+            one_epoch=call.one_epoch,
+            progress=self._earlier_progress(call),
+            optimizer_state=self._optimizer_state if call.goes_on and call.one_epoch else {},
+        )
+
+    def _settings(self, n_train: int) -> Settings:
+        """Return the parameters that training reads."""
+        values = {f.name: getattr(self, f.name) for f in fields(Settings)}
+        if self.solver != "lbfgs":
+            values["batch_size"] = clip_batch_size(self.batch_size, n_train)
+        return Settings(**values)
+
+    def _earlier_progress(self, call: Call) -> Progress:
+        """Return the progress to go on from; a warm start takes a new optimizer, and with it the initial rate."""
+        if not call.goes_on:
+            return Progress()
+        return self._progress if call.one_epoch else self._progress.fresh_rate()
+
+    def _current_parameters(self, layer_sizes: tuple[int, ...]) -> np.ndarray:
+        """Return the fitted parameters, packed, if they have the shape asked for."""
+        fitted = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
+        if fitted != layer_sizes:
+            raise ValueError(
+                f"warm_start and partial_fit must go on with the network they left, of layers {fitted}, "
+                f"got layers {layer_sizes}"
+            )
+        return pack(self.coefs_, self.intercepts_, self._precision.array)
+
+    def _stratify(self, target: np.ndarray) -> np.ndarray | None:
+        """Return what the validation split keeps the shares of, if anything."""
+        return None
+
+    def _record(self, task: FitTask, result: FitResult) -> None:
+        """Set the fitted attributes, plain NumPy and Python values."""
+        if not np.isfinite(result.parameters).all():
+            raise ValueError(Status.DIVERGED.message(task.settings))
+        self.coefs_, self.intercepts_ = unpack(result.parameters, task.layer_sizes)
+        self.n_layers_ = len(task.layer_sizes)
+        self.out_activation_ = task.objective.out_activation
+        self.n_iter_, self.loss_ = result.n_iter, result.loss
+        progress = self._progress = result.progress
+        self._optimizer_state = result.optimizer_state
+        self.t_, self.loss_curve_ = progress.t, list(progress.loss_curve)
+        scored = task.validation_rows is not None
+        self.best_loss_ = None if scored else progress.best_loss
+        self.validation_scores_ = list(progress.validation_scores) if scored else None
+        self.best_validation_score_ = progress.best_score if scored else None
+
+    def _predict_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Return `finish(raw)` for all rows of X, chunk by chunk.
+
+        `finish` takes raw predictions `(1, n_outputs, n)` and returns rows first, `(n,)` or `(n, ...)`.
+        """
+        check_is_fitted(self)
+        X = prediction_data(self, X)
+        device, precision = resolve_device(self.device, self.dtype), self._precision
+        coefs = [as_tensor(np.asarray(coef)).to(device, precision.product).unsqueeze(0) for coef in self.coefs_]
+        intercepts = [as_tensor(np.asarray(b)).to(device, precision.product).view(1, 1, -1) for b in self.intercepts_]
+        n_samples, units = X.shape[0], X.shape[1] + sum(coef.shape[2] for coef in coefs)
+        size = min(n_samples, rows_within(_PREDICTION_BYTES, units * precision.master.itemsize))
+        work = size * max(coef.numel() for coef in coefs)
+        parts = _Parts(n_samples)
+        with torch.inference_mode(), threads_for(work):
+            for start in range(0, n_samples, size):
+                chunk = cast_rows(X, start, start + size, precision.array)
+                n = chunk.shape[0]
+                forward = Forward(coefs, intercepts, n, ACTIVATIONS[self.activation], precision.master)
+                raw = forward(make_pool(chunk, device, precision.product).slice(0, n))
+                parts.append(finish(raw).cpu().numpy())
+        return parts.whole
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class _Parts:
+    """Chunks of predictions, written one after another into an array allocated once."""
+
+    def __init__(self, n_samples: int) -> None:
+        self._n_samples, self._filled = n_samples, 0
+
+    def append(self, part: np.ndarray) -> None:
+        """Write the next rows."""
+        if self._filled == 0:
+            self.whole = np.empty((self._n_samples, *part.shape[1:]), part.dtype)
+        self.whole[self._filled : self._filled + len(part)] = part
+        self._filled += len(part)

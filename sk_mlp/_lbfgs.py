@@ -1,0 +1,138 @@
+"""`minimise`: full-batch training of one network through SciPy's L-BFGS-B, task in, result out."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from ._backprop import Backprop
+from ._batches import Batch, make_pool, rows_within
+from ._device import PRECISIONS, line_search_dtype, threads_for
+from ._network import Layout
+from ._task import FitResult, FitTask, Status
+
+_CHUNK_BYTES = 32 * 2**20  # of activations and deltas while evaluating
+
+
+def minimise(task: FitTask) -> FitResult:
+    """Minimise the penalised loss over all training rows.
+
+    Values and gradients are computed in float64 whatever the task's precision: a line search compares losses that differ
+    by less than float32 resolves.
+    """
+    with torch.inference_mode():
+        search = _Search(task)
+        with threads_for(search.work):
+            return search.run()
+
+
+class _Search:
+    """One run of L-BFGS-B: the function it minimises, and the last accepted iterate."""
+
+    def __init__(self, task: FitTask) -> None:
+        self._task = task
+        dtype = line_search_dtype(task.device)
+        layout = Layout(task.layer_sizes, 1)
+        self._x = np.array(task.parameters, dtype=np.float64)
+        self._parameters = torch.from_numpy(self._x).to(task.device, dtype, copy=True)
+        self._gradient = torch.zeros_like(self._parameters)
+        self._total_gradient = torch.zeros_like(self._parameters)
+        self._rows = len(task.target)
+        size = min(self._rows, rows_within(_CHUNK_BYTES, 2 * sum(task.layer_sizes[1:]) * self._parameters.itemsize))
+        self._starts = range(0, self._rows, size)
+        self._size = size
+        self._pool = make_pool(task.X, task.device, dtype)
+        self._target = torch.from_numpy(task.target).to(task.device)
+        if self._target.is_floating_point():
+            self._target = self._target.to(dtype)
+        self._scale, self._decay = self._weigh(dtype)
+        self._backprops = {
+            n: Backprop(layout, self._parameters, self._gradient, n, task.activation, task.objective, dtype)
+            for n in {min(size, self._rows - start) for start in self._starts}
+        }
+        self._losses: list[float] = []
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of the largest product."""
+        return self._size * max(fan_in * fan_out for fan_in, fan_out in pairwise(self._task.layer_sizes))
+
+    def run(self) -> FitResult:
+        """Run SciPy's solver and say how it ended."""
+        settings = self._task.settings
+        status, message, n_iter, loss = Status.INTERRUPTED, Status.INTERRUPTED.message(settings), 0, np.nan
+        with contextlib.suppress(KeyboardInterrupt):
+            found = scipy.optimize.minimize(
+                self._value_and_gradient,
+                self._x,
+                method="L-BFGS-B",
+                jac=True,
+                callback=self._accept,
+                options={"maxfun": settings.max_fun, "maxiter": settings.max_iter, "gtol": settings.tol},
+            )
+            self._x, loss = found.x, float(found.fun)
+            n_iter = min(found.nit, settings.max_iter)
+            status = Status.LBFGS_DONE if found.status == 0 else Status.LBFGS_STOPPED
+            message = _explain(found, n_iter, settings.max_iter)
+        if status is Status.INTERRUPTED and self._losses:
+            n_iter, loss = len(self._losses), self._losses[-1]
+        curve = (*self._task.progress.loss_curve, *self._losses)
+        progress = replace(
+            self._task.progress, loss_curve=curve, best_loss=min(curve, default=loss), no_improvement=0
+        )
+        array = PRECISIONS[self._task.dtype].array
+        return FitResult(self._x.astype(array), status, message, n_iter, loss, progress, {})
+
+    def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        """Note an iteration's outcome."""
+        self._x = intermediate_result.x.copy()
+        self._losses.append(float(intermediate_result.fun))
+        if self._task.settings.verbose:
+            print(f"Iteration {len(self._losses)}, loss = {self._losses[-1]:.8f}")
+
+    def _value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the penalised mean loss and its gradient, both float64, summed over chunks of rows."""
+        self._parameters.copy_(torch.from_numpy(x))
+        self._total_gradient.zero_()
+        value = 0.0
+        for start in self._starts:
+            batch = self._batch(start)
+            self._backprops[batch.losses.shape[1]].value_and_gradient(batch)
+            self._total_gradient.add_(self._gradient)
+            value += float((batch.losses * batch.scale[0]).sum() + 0.5 * batch.decay * batch.squared_norm)
+        # A copy: SciPy keeps the last gradient while it asks for the next.
+        return value, np.array(self._total_gradient.cpu(), dtype=np.float64)
+
+    def _batch(self, start: int) -> Batch:
+        """Return a chunk of rows; the penalty belongs to the first."""
+        stop = min(start + self._size, self._rows)
+        return Batch(
+            self._pool.slice(start, stop),
+            self._target[start:stop].T.unsqueeze(0),
+            self._scale[..., start:stop],
+            self._decay if start == 0 else torch.zeros_like(self._decay),
+            self._parameters.new_empty(1, stop - start),
+            self._parameters.new_zeros(1, 1, 1),
+        )
+
+    def _weigh(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return each row's share of the loss `(1, 1, n)` and the factor of the penalty `(1, 1)`."""
+        task = self._task
+        weight = np.ones(self._rows) if task.sample_weight is None else task.sample_weight.astype(np.float64)
+        total = weight.sum()
+        scale = torch.from_numpy(weight / total).to(task.device, dtype).view(1, 1, -1)
+        return scale, scale.new_full((1, 1), task.settings.alpha / total)
+
+
+def _explain(found: scipy.optimize.OptimizeResult, n_iter: int, max_iter: int) -> str:
+    """Return the warning's text, as scikit-learn words the essentials of it."""
+    lines = [f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}):", str(found.message)]
+    if n_iter == max_iter:
+        lines.append(f"Increase the number of iterations to improve the convergence (max_iter={max_iter}).")
+    return "\n".join([*lines, "Scaling the data, with StandardScaler for example, often helps too."])

@@ -1,0 +1,167 @@
+"""What is minimised: pointwise losses on raw predictions, their gradients, inverse links and scores.
+
+Conventions
+-----------
+- Inside the engine a `raw_prediction` has shape `(k, n_outputs, n)`: outputs before rows, because reductions over
+  a short last dimension are several times slower.
+- A `target` has the same shape, but for `CrossEntropy`, whose target are class indices `(k, 1, n)`.
+- Links are canonical, so that the gradient in raw space is `inverse_link(raw_prediction) - target`.
+- Every loss is computed from the raw prediction, never from a probability: no clipping, no -inf.
+- Losses of a row are half deviances; over several outputs they add up, except for `SquaredError`, which reports their
+  mean but minimises their sum, as scikit-learn's `MLPRegressor` does.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Above this argument softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
+_SOFTPLUS_LINEAR = 40.0
+
+
+def _row_weights(sample_weight: Tensor | None, like: Tensor) -> Tensor:
+    """Return weights `(k, n)` that sum to one over the rows; equal ones for None."""
+    if sample_weight is None:
+        return torch.full_like(like, 1.0 / like.shape[-1], dtype=torch.float64)
+    weight = sample_weight.double()
+    return weight / weight.sum(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """The loss of one task, in raw space."""
+
+    @property
+    @abstractmethod
+    def out_activation(self) -> str:
+        """scikit-learn's name of the inverse link."""
+
+    @abstractmethod
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        """Fill `losses` `(k, n)` and `gradient` `(k, n_outputs, n)`; `raw` may be overwritten."""
+
+    @abstractmethod
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        """Map raw predictions to probabilities or expected values, same shape."""
+
+    @abstractmethod
+    def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Score each member `(k,)`, more is better; NaN where a regression prediction is not finite."""
+
+
+class Classification(Objective):
+    """Scored by accuracy."""
+
+    @abstractmethod
+    def choose(self, raw: Tensor) -> Tensor:
+        """Return the most probable target: class indices `(k, 1, n)`, or zeros and ones `(k, n_outputs, n)`."""
+
+    @abstractmethod
+    def log_proba(self, raw: Tensor) -> Tensor:
+        """Return log-probabilities `(k, n_classes or n_labels, n)`, finite for finite raw predictions."""
+
+    def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
+        hits = (self.choose(raw) == target).all(1)
+        return (hits * _row_weights(sample_weight, hits)).sum(-1)
+
+
+class BinaryCrossEntropy(Classification):
+    """Bernoulli negative log-likelihood; with several outputs one per label (multilabel).
+
+    `loss = softplus((1 - 2 y) z)`, the form without cancellation for `y` in {0, 1}.
+    """
+
+    out_activation = "logistic"
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        torch.mul(raw, target, out=gradient)
+        torch.sub(raw, gradient, alpha=2, out=gradient)
+        torch.ops.aten.softplus.out(gradient, 1.0, _SOFTPLUS_LINEAR, out=gradient)
+        torch.sum(gradient, 1, out=losses)
+        torch.sigmoid(raw, out=gradient)
+        gradient.sub_(target)
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return torch.sigmoid(raw)
+
+    def choose(self, raw: Tensor) -> Tensor:
+        return (raw > 0).long()
+
+    def log_proba(self, raw: Tensor) -> Tensor:
+        # softplus over its whole range: torch's logsigmoid is the same function with its sign turned.
+        return F.logsigmoid(raw)
+
+
+class CrossEntropy(Classification):
+    """Multinomial negative log-likelihood, `loss = logsumexp(z) - z[y]`."""
+
+    out_activation = "softmax"
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        torch.log_softmax(raw, 1, out=gradient)
+        torch.gather(gradient, 1, target, out=losses.unsqueeze(1))
+        losses.neg_()
+        gradient.exp_()
+        gradient.scatter_add_(1, target, gradient.new_full((), -1.0).expand(target.shape))
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return torch.softmax(raw, 1)
+
+    def choose(self, raw: Tensor) -> Tensor:
+        return raw.argmax(1, keepdim=True)
+
+    def log_proba(self, raw: Tensor) -> Tensor:
+        return torch.log_softmax(raw, 1)
+
+
+class _Regression(Objective):
+    """Scored by the coefficient of determination."""
+
+    def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Return R2 averaged over outputs; a constant output scores 1 if met exactly, else 0."""
+        y, y_pred = target.double(), self.inverse_link(raw).double()
+        weight = _row_weights(sample_weight, y[:, 0]).unsqueeze(1)
+        residual = (weight * (y - y_pred).square()).sum(-1)
+        total = (weight * (y - (weight * y).sum(-1, keepdim=True)).square()).sum(-1)
+        constant = torch.where(residual == 0, 1.0, 0.0)
+        r2 = torch.where(total == 0, constant, 1 - residual / total).mean(1)
+        return torch.where(y_pred.isfinite().all(-1).all(-1), r2, torch.nan)
+
+
+class SquaredError(_Regression):
+    """Half the squared error, `loss = mean((y - z)**2) / 2` over outputs."""
+
+    out_activation = "identity"
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        torch.sub(raw, target, out=gradient)
+        torch.mul(gradient, gradient, out=raw)
+        torch.sum(raw, 1, out=losses)
+        losses.mul_(0.5 / raw.shape[1])
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return raw
+
+
+class PoissonDeviance(_Regression):
+    """Half the Poisson deviance with a log link, `loss = y log(y) - y z - y + exp(z)`."""
+
+    out_activation = "exp"
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        torch.exp(raw, out=gradient)
+        raw.mul_(target).neg_().add_(gradient)
+        raw.add_(torch.xlogy(target, target)).sub_(target)
+        torch.sum(raw, 1, out=losses)
+        gradient.sub_(target)
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+
+REGRESSION_LOSSES: dict[str, Objective] = {"squared_error": SquaredError(), "poisson": PoissonDeviance()}

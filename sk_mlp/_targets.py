@@ -1,0 +1,128 @@
+"""`y` to target and back: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.validation import column_or_1d
+
+
+@dataclass(frozen=True)
+class LabelCodec:
+    """Class labels and what the network sees of them.
+
+    `kind` is "binary" (one class counts as such), "multiclass" or "multilabel". `sparse` multilabel predictions come back
+    as CSR, as the labels came.
+    """
+
+    kind: str
+    classes: np.ndarray
+    sparse: bool = False
+
+    @classmethod
+    def of(cls, y: Any, classes: np.ndarray | None = None) -> LabelCodec:
+        """Return the codec for the labels in `y`, or for all of `classes` if they are listed."""
+        if _is_indicator(y):
+            return cls("multilabel", np.arange(y.shape[1]), sp.issparse(y))
+        classes = unique_labels(y) if classes is None else classes
+        return cls("multiclass" if len(classes) > 2 else "binary", classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the network."""
+        return 1 if self.kind == "binary" else len(self.classes)
+
+    def encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
+        """Return class indices `(n, 1)` (multiclass), else zeros and ones `(n, n_outputs)` of `dtype`.
+
+        Raises ValueError for labels not among `classes`.
+        """
+        if self.kind == "multilabel" or _is_indicator(y):
+            return self._encode_indicator(y, dtype)
+        index = np.minimum(np.searchsorted(self.classes, y), len(self.classes) - 1)
+        unseen = self.classes[index] != y
+        if unseen.any():
+            raise ValueError(f"y must hold labels in classes_ only, got {unique_labels(y[unseen])}; classes_ is {self.classes}")
+        if self.kind == "binary":
+            return index.astype(dtype)[:, None]
+        return index.astype(np.int64)[:, None]
+
+    def decode(self, choice: np.ndarray) -> Any:
+        """Return labels `(n,)`, or the indicator `(n, n_labels)`, for targets `(n, n_outputs)` as `encode` gives them."""
+        if self.kind == "multilabel":
+            return sp.csr_array(choice) if self.sparse else choice
+        # A single class is predicted whatever the network says.
+        return self.classes[np.minimum(choice[:, 0], len(self.classes) - 1)]
+
+    def require_same(self, y: Any, classes: np.ndarray | None, *, all_present: bool) -> None:
+        """Raise ValueError if later labels do not fit: other classes listed, or not `all_present` in `y`.
+
+        Unseen labels are for `encode` to find.
+        """
+        if classes is not None and not np.array_equal(classes, self.classes):
+            raise ValueError(f"classes must stay the same in all calls of partial_fit, {self.classes}, got {classes}")
+        if all_present and not _is_indicator(y) and len(unique_labels(y)) < len(self.classes):
+            raise ValueError(
+                f"y must have the same classes as in the previous fit for warm_start, {self.classes}, got {unique_labels(y)}"
+            )
+
+    def _encode_indicator(self, y: Any, dtype: np.dtype) -> np.ndarray:
+        """Return a dense indicator of `dtype`."""
+        if self.kind != "multilabel" or not _is_indicator(y) or y.shape[1] != len(self.classes):
+            raise ValueError(
+                f"y must be {_describe(self.kind, len(self.classes))}, as in the first fit, got shape {np.shape(y)}"
+            )
+        return (y.toarray() if sp.issparse(y) else np.asarray(y)).astype(dtype)
+
+
+def _describe(kind: str, n_classes: int) -> str:
+    """Say what `y` a codec takes."""
+    if kind == "multilabel":
+        return f"an indicator matrix of {n_classes} labels"
+    return f"single labels out of {n_classes} classes"
+
+
+def _is_indicator(y: Any) -> bool:
+    """Tell a multilabel indicator matrix."""
+    return y.ndim == 2
+
+
+def read_labels(y: Any) -> Any:
+    """Return validated labels `(n,)` or an indicator `(n, n_labels)`, dense or sparse.
+
+    Raises ValueError for continuous values and for several multiclass outputs.
+    """
+    if not sp.issparse(y):
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if y.dtype == object and y.size and not isinstance(y.flat[0], str):
+            y = np.array(y.tolist())  # numbers or bools that lost their type on the way, in pandas for example
+    check_classification_targets(y)
+    if type_of_target(y) == "multiclass-multioutput":
+        raise ValueError(
+            "y must be one column of labels or a multilabel indicator of zeros and ones, got several multiclass outputs "
+            "(multiclass-multioutput); sklearn.multioutput.MultiOutputClassifier fits one classifier an output"
+        )
+    return y
+
+
+def read_values(y: Any, dtype: np.dtype, loss: str) -> np.ndarray:
+    """Return regression targets `(n, n_outputs)` of `dtype`.
+
+    Raises ValueError where `loss` needs what `y` is not, and for values too large for `dtype`.
+    """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    with np.errstate(over="ignore"):
+        target = y.reshape(len(y), -1).astype(dtype)
+    if not np.isfinite(target).all():
+        raise ValueError(f"y must be finite in {dtype}, got values up to {np.abs(y).max():g}")
+    if loss == "poisson" and target.min() < 0:
+        raise ValueError(f"y must be non-negative for loss='poisson', got {target.min():g}")
+    return target

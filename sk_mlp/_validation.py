@@ -1,0 +1,122 @@
+"""What users pass, checked and in one number type: NumPy arrays or SciPy CSR, no torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+
+@contextmanager
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Leave a failed fit's estimator exactly as it was: attributes are replaced in a fit, never written into."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def training_data(
+    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, dtype: np.dtype, reset: bool, y_numeric: bool
+) -> tuple[Any, Any, np.ndarray | None]:
+    """Return X (C-contiguous array or CSR, `dtype`), checked y, and weights of `dtype` or None.
+
+    Float64 input is cast once; an array of `dtype` in C order is passed through without a copy.
+    """
+    _require_real(X)
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        accept_sparse="csr",
+        dtype=dtype,
+        order="C",
+        multi_output=True,
+        y_numeric=y_numeric,
+        reset=reset,
+    )
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
+        if not sample_weight.any():
+            raise ValueError(f"sample_weight must not be all zero, got {len(sample_weight)} zeros")
+    return sp.csr_array(X) if sp.issparse(X) else X, y, sample_weight
+
+
+def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
+    """Return X checked but not yet cast: an array or CSR of any real number type."""
+    _require_real(X)
+    X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
+    return sp.csr_array(X) if sp.issparse(X) else X
+
+
+def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:
+    """Return a slice of rows, C-contiguous and of `dtype`; a view where it already is."""
+    rows = X[start:stop]
+    if rows.dtype == dtype:
+        return rows if sp.issparse(rows) else np.ascontiguousarray(rows)
+    with np.errstate(over="ignore"):
+        rows = rows.astype(dtype) if sp.issparse(rows) else rows.astype(dtype, order="C")
+    if not np.isfinite(rows.data if sp.issparse(rows) else rows).all():
+        raise ValueError(f"X must be finite in {dtype}, got a value too large for it")
+    return rows
+
+
+def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
+    """Return the widths of the hidden layers; a single integer is one layer."""
+    sizes = [hidden_layer_sizes] if isinstance(hidden_layer_sizes, Integral) else list(hidden_layer_sizes)
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be positive integers, one a layer, got {hidden_layer_sizes!r}")
+    return tuple(int(size) for size in sizes)
+
+
+def clip_batch_size(batch_size: int | str, n_samples: int) -> int:
+    """Return the rows of a batch: 200 for "auto", and never more than there are."""
+    if batch_size == "auto":
+        return min(200, n_samples)
+    assert not isinstance(batch_size, str)
+    if batch_size > n_samples:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped "
+            f"(batch_size={batch_size}, {n_samples} training samples)",
+            stacklevel=2,
+        )
+    return min(batch_size, n_samples)
+
+
+def split_validation(
+    n_samples: int,
+    sample_weight: np.ndarray | None,
+    fraction: float,
+    stratify: np.ndarray | None,
+    rng: np.random.RandomState,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and to validate on, drawn as scikit-learn's MLP draws them."""
+    train, validation = train_test_split(
+        np.arange(n_samples), test_size=fraction, stratify=stratify, random_state=rng
+    )
+    if len(validation) < 2:
+        raise ValueError(
+            f"early_stopping must have at least 2 validation rows, got {len(validation)} "
+            f"(validation_fraction={fraction} of {n_samples} samples)"
+        )
+    for name, rows in (("training", train), ("validation", validation)):
+        if sample_weight is not None and not sample_weight[rows].any():
+            raise ValueError(f"sample_weight must not be all zero on the {name} rows of early_stopping, got {len(rows)} zeros")
+    return train, validation
+
+
+def _require_real(X: Any) -> None:
+    """Raise ValueError for sparse matrices of complex numbers or objects, which scikit-learn would cast."""
+    if sp.issparse(X) and X.dtype.kind not in "fiub":
+        raise ValueError(f"Complex data not supported: sparse X must hold real numbers, got dtype {X.dtype}")

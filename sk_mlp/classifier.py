@@ -1,0 +1,328 @@
+"""`MLPTorchClassifier`."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import unique_labels
+from torch import Tensor
+
+from ._estimator import BaseMLPTorch, Call, has_partial_fit
+from ._objective import BinaryCrossEntropy, Classification, CrossEntropy
+from ._targets import LabelCodec, read_labels
+
+
+class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
+    """Multi-layer perceptron classifier: scikit-learn's `MLPClassifier`, trained by PyTorch.
+
+    Minimises the cross-entropy of logits. Two classes get one sigmoid output, several classes a softmax, and an indicator
+    matrix `y` (multilabel) one sigmoid per label. Parameters, attributes and defaults are those of
+    `sklearn.neural_network.MLPClassifier
+    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPClassifier.html>`_; `device` and
+    `dtype` come on top.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Units of each hidden layer. An empty sequence gives logistic regression.
+    activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish', \
+            'softplus', 'sigmoid'}, default='relu'
+        Activation of the hidden layers, as in `torch.nn` with its default arguments ('sigmoid' is 'logistic').
+    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
+        'adam' and 'sgd' train in mini-batches; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64
+        whatever `dtype` is, and suits small data.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum. Intercepts
+        are free.
+    batch_size : int or 'auto', default='auto'
+        Rows of a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule for 'sgd'. 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch;
+        'adaptive' divides the rate by 5 at each plateau, until it is at most 1e-6.
+    learning_rate_init : float, default=0.001
+        Initial learning rate of 'adam' and 'sgd'.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    max_iter : int, default=200
+        Most epochs ('adam', 'sgd') or iterations ('lbfgs').
+    shuffle : bool, default=True
+        Whether to shuffle the rows before each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, of the early-stopping split and of the shuffling, in this order. The same
+        seed gives the network that scikit-learn's MLP gives, up to rounding.
+    tol : float, default=1e-4
+        Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient tolerance.
+    verbose : bool or int, default=False
+        Whether to print the loss of each epoch.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last solution, with a new optimizer.
+    momentum : float, default=0.9
+        Momentum of 'sgd', in [0, 1].
+    nesterovs_momentum : bool, default=True
+        Whether 'sgd' uses Nesterov's momentum.
+    early_stopping : bool, default=False
+        Whether to hold out rows, score them after each epoch (by accuracy), stop when the score
+        stops improving, and keep the best weights. Without it, training stops when the loss stops improving.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out for `early_stopping`.
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay rates of Adam's moment estimates, in [0, 1).
+    epsilon : float, default=1e-8
+        Adam's guard against division by zero.
+    n_iter_no_change : int or inf, default=10
+        Training stops after more than this many epochs in a row without improvement.
+    max_fun : int, default=15000
+        Most function evaluations of 'lbfgs'.
+    device : str, default='auto'
+        Where to compute: 'auto' takes CUDA or MPS where available, else the CPU; or any PyTorch device name. Fitted
+        attributes are NumPy arrays whichever it was.
+    dtype : {'float32', 'float64', 'bfloat16'}, default='float32'
+        Number type of the arithmetic and of predictions. 'float64' agrees with scikit-learn to rounding; 'bfloat16' keeps
+        float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with such
+        instructions and slower on others.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted; the label indices in the multilabel case.
+    coefs_ : list of ndarray of shape (fan_in, fan_out)
+        Weights of each layer. Assigning to them changes predictions.
+    intercepts_ : list of ndarray of shape (fan_out,)
+        Biases of each layer.
+    loss_ : float
+        Loss of the last epoch, penalty included.
+    best_loss_ : float or None
+        Smallest loss of an epoch; None with `early_stopping`.
+    loss_curve_ : list of float
+        Loss of each epoch (of each iteration with 'lbfgs').
+    validation_scores_ : list of float or None
+        Score of each epoch on the held-out rows; None without `early_stopping`.
+    best_validation_score_ : float or None
+        The largest of them.
+    n_iter_ : int
+        Epochs or iterations run.
+    t_ : int
+        Training rows seen by the solver.
+    n_layers_ : int
+        Number of layers, input and output included.
+    n_outputs_ : int
+        Number of outputs of the network.
+    out_activation_ : str
+        'logistic' or 'softmax'.
+    module_ : torch.nn.Sequential
+        The network, live, giving raw predictions. Shares memory with `coefs_` on the CPU.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X had string names.
+
+    See Also
+    --------
+    MLPTorchRegressor : The same for regression.
+
+    References
+    ----------
+    .. [1] Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
+    .. [2] Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_mlp import MLPTorchClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = MLPTorchClassifier((16,), learning_rate_init=0.01, max_iter=500, random_state=0).fit(X, y)
+    >>> clf.predict(X[:3])
+    array([0, 0, 0])
+    >>> clf.module_
+    Sequential(
+      (0): Linear(in_features=4, out_features=16, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=16, out_features=3, bias=True)
+    )
+    """
+
+    classes_: np.ndarray
+    _codec: LabelCodec
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | ArrayLike = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        device: str = "auto",
+        dtype: str = "float32",
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.device = device
+        self.dtype = dtype
+
+    @available_if(has_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: ArrayLike | None = None) -> Self:
+        """Train for one epoch over X and y, going on from the last call.
+
+        Optimizer state is kept between calls.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows of this call.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their labels; they need not cover all `classes`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, not all zero.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come. Required in the first call, unless y is an indicator matrix.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        AttributeError
+            If `solver` is 'lbfgs', which has no epochs.
+        ValueError
+            As `fit`; if `classes` is missing in the first call or differs in a later one; with `early_stopping`.
+        """
+        listed = None if classes is None else unique_labels(classes)
+        call = Call(goes_on=hasattr(self, "coefs_"), one_epoch=True, classes=listed)
+        return self._fit(X, y, sample_weight, call)
+
+    def predict(self, X: Any) -> Any:
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to predict.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Labels; an indicator matrix in the multilabel case, sparse if y was in `fit`.
+        """
+        choice = self._predict_rows(X, lambda raw: self._objective().choose(raw)[0].T)
+        return self._codec.decode(choice)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to predict.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+            Probability of each class, in the order of `classes_`, or of each label.
+        """
+        return self._predict_rows(X, lambda raw: self._objective().inverse_link(self._per_class(raw))[0].T)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Predict log-probabilities, computed from logits: finite wherever the weights are.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to predict.
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+            Logarithm of `predict_proba`.
+        """
+        return self._predict_rows(X, lambda raw: self._objective().log_proba(self._per_class(raw))[0].T)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return logits, the raw predictions of the network.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to predict.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_labels)
+            One logit a row for two classes (positive for `classes_[1]`), else one for each class or label.
+        """
+        logits = self._predict_rows(X, lambda raw: raw[0].T)
+        return logits.ravel() if self.n_outputs_ == 1 else logits
+
+    def _per_class(self, raw: Tensor) -> Tensor:
+        """Return raw predictions `(1, n_classes or n_labels, n)`: the one logit of two classes counts for both."""
+        return torch.cat([-raw, raw], 1) if self.n_outputs_ == 1 else raw
+
+    def _read_target(self, y: Any, call: Call) -> np.ndarray:
+        labels = read_labels(y)
+        codec = self._codec if call.goes_on else LabelCodec.of(labels, call.classes)
+        if call.goes_on:
+            codec.require_same(labels, call.classes, all_present=not call.one_epoch)
+        elif call.one_epoch and call.classes is None and codec.kind != "multilabel":
+            raise ValueError("classes must be passed on the first call to partial_fit, got None")
+        self._codec, self.classes_, self.n_outputs_ = codec, codec.classes, codec.n_outputs
+        return codec.encode(labels, self._precision.array)
+
+    def _objective(self) -> Classification:
+        return CrossEntropy() if self._codec.kind == "multiclass" else BinaryCrossEntropy()
+
+    def _stratify(self, target: np.ndarray) -> np.ndarray | None:
+        # scikit-learn keeps class shares for two classes only; so do we, to draw the same split.
+        return target if self._codec.kind == "binary" else None
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
