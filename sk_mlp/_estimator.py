@@ -22,7 +22,7 @@ from . import stacking
 from ._activations import ACTIVATIONS
 from ._backprop import Forward
 from ._batches import as_tensor, make_pool, rows_within
-from ._device import PRECISIONS, Precision, resolve_device, threads_for
+from ._device import PRECISIONS, Precision, precision_for, resolve_device, threads_for
 from ._network import build_module, glorot_uniform, pack, unpack
 from ._objective import Objective
 from ._task import FitResult, FitTask, Progress, Settings, Status
@@ -213,7 +213,7 @@ class BaseMLPTorch(BaseEstimator, ABC):
             activation=activation,
             objective=self._objective(),
             settings=self._settings(len(train_rows)),
-            dtype=self.dtype,
+            precision=precision_for(self.dtype, device, len(target), len(parameters)),
             device=device,
             rng=rng,
             parameters=parameters,
@@ -268,24 +268,26 @@ class BaseMLPTorch(BaseEstimator, ABC):
     def _predict_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Return `finish(raw)` for all rows of X, chunk by chunk.
 
-        `finish` takes raw predictions `(1, n_outputs, n)` and returns rows first, `(n,)` or `(n, ...)`.
+        `finish` takes raw predictions `(1, n_outputs, n)`, float64 so that no digits of a probability near one are
+        lost, and returns rows first, `(n, ...)`.
         """
         check_is_fitted(self)
         X = prediction_data(self, X)
-        device, precision = resolve_device(self.device, self.dtype), self._precision
+        n_samples, n_parameters = X.shape[0], sum(np.size(a) for a in (*self.coefs_, *self.intercepts_))
+        device = resolve_device(self.device, self.dtype)
+        precision = precision_for(self.dtype, device, n_samples, n_parameters)
         coefs = [as_tensor(np.asarray(coef)).to(device, precision.product).unsqueeze(0) for coef in self.coefs_]
         intercepts = [as_tensor(np.asarray(b)).to(device, precision.product).view(1, 1, -1) for b in self.intercepts_]
-        n_samples, units = X.shape[0], X.shape[1] + sum(coef.shape[2] for coef in coefs)
+        units = X.shape[1] + sum(coef.shape[2] for coef in coefs)
         size = min(n_samples, rows_within(_PREDICTION_BYTES, units * precision.master.itemsize))
-        work = size * max(coef.numel() for coef in coefs)
         parts = _Parts(n_samples)
-        with torch.inference_mode(), threads_for(work):
+        with torch.inference_mode(), threads_for(size * max(coef.numel() for coef in coefs)):
             for start in range(0, n_samples, size):
                 chunk = cast_rows(X, start, start + size, precision.array)
                 n = chunk.shape[0]
                 forward = Forward(coefs, intercepts, n, ACTIVATIONS[self.activation], precision.master)
                 raw = forward(make_pool(chunk, device, precision.product).slice(0, n))
-                parts.append(finish(raw).cpu().numpy())
+                parts.append(finish(raw.cpu().double()).numpy())
         return parts.whole
 
     def __sklearn_tags__(self) -> Tags:

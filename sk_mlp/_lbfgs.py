@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._backprop import Backprop
 from ._batches import Batch, make_pool, rows_within
-from ._device import PRECISIONS, line_search_dtype, threads_for
+from ._device import line_search_dtype, threads_for
 from ._network import Layout
 from ._task import FitResult, FitTask, Status
 
@@ -86,8 +86,7 @@ class _Search:
         progress = replace(
             self._task.progress, loss_curve=curve, best_loss=min(curve, default=loss), no_improvement=0
         )
-        array = PRECISIONS[self._task.dtype].array
-        return FitResult(self._x.astype(array), status, message, n_iter, loss, progress, {})
+        return FitResult(self._x.astype(self._task.precision.array), status, message, n_iter, loss, progress, {})
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
         """Note an iteration's outcome."""

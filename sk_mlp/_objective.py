@@ -22,6 +22,15 @@ from torch import Tensor
 
 # Above this argument softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
 _SOFTPLUS_LINEAR = 40.0
+_TAIL = 20.0  # logit from which the sigmoid gives way to a slower tail
+_RARE = 350.0  # minus the log-probability from which exp does
+
+
+def _exp_above_zero(log_proba: Tensor) -> Tensor:
+    """Return float64 probabilities that never underflow and keep their order: those under exp(-350) end at exp(-700)."""
+    rarity = -log_proba
+    slow = 2 * _RARE - _RARE**2 / rarity.clamp_min(_RARE)
+    return torch.where(rarity > _RARE, slow, rarity).neg_().exp_()
 
 
 def _row_weights(sample_weight: Tensor | None, like: Tensor) -> Tensor:
@@ -87,7 +96,13 @@ class BinaryCrossEntropy(Classification):
         gradient.sub_(target)
 
     def inverse_link(self, raw: Tensor) -> Tensor:
-        return torch.sigmoid(raw)
+        """Return the sigmoid, kept strictly inside (0, 1) and strictly increasing.
+
+        Next to 1 a float64 runs out of digits, and a sigmoid would tie what the logits still tell apart. From a logit of
+        20 on, `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is at most 2.1e-9 from the sigmoid.
+        """
+        slow = 1 - torch.sigmoid(raw.new_tensor(-_TAIL)) * _TAIL / raw.clamp_min(_TAIL)
+        return torch.where(raw > _TAIL, slow, _exp_above_zero(F.logsigmoid(raw))).clamp_max(1 - 2.0**-53)
 
     def choose(self, raw: Tensor) -> Tensor:
         return (raw > 0).long()
@@ -110,7 +125,8 @@ class CrossEntropy(Classification):
         gradient.scatter_add_(1, target, gradient.new_full((), -1.0).expand(target.shape))
 
     def inverse_link(self, raw: Tensor) -> Tensor:
-        return torch.softmax(raw, 1)
+        """Return the softmax, kept above 0 in the order of the logits."""
+        return _exp_above_zero(torch.log_softmax(raw, 1))
 
     def choose(self, raw: Tensor) -> Tensor:
         return raw.argmax(1, keepdim=True)

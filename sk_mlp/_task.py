@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from ._activations import Activation
+    from ._device import Precision
     from ._objective import Objective
 
 
@@ -100,7 +101,7 @@ class FitTask:
     activation: Activation
     objective: Objective
     settings: Settings
-    dtype: str
+    precision: Precision
     device: torch.device
     rng: np.random.RandomState
     parameters: np.ndarray

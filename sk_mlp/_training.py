@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ._backprop import Backprop, Forward, copy_if_cast
 from ._batches import Batch, Epochs, make_pool, rows_within
-from ._device import PRECISIONS, Precision, has_fused_adam, threads_for
+from ._device import has_fused_adam, threads_for
 from ._network import Layout
 from ._optimizers import optimizer_class
 from ._schedules import schedule_for
@@ -74,7 +74,7 @@ class Member:
     def __post_init__(self) -> None:
         task = self.task
         # A copy: the task keeps its starting point.
-        self.parameters = torch.tensor(task.parameters, dtype=PRECISIONS[task.dtype].master, device=task.device)
+        self.parameters = torch.tensor(task.parameters, dtype=task.precision.master, device=task.device)
         self.best_parameters = self.parameters
         self.optimizer_state, self.progress = task.optimizer_state, task.progress
         self.order = np.arange(len(task.train_rows))
@@ -113,7 +113,7 @@ class Member:
         best = self.best_parameters if self.task.settings.early_stopping else self.parameters
         assert self.status is not None
         return FitResult(
-            parameters=best.cpu().numpy(),
+            parameters=best.cpu().numpy().astype(self.task.precision.array, copy=False),
             status=self.status,
             message=self.status.message(self.task.settings),
             n_iter=self.n_iter,
@@ -147,14 +147,13 @@ class Stack:
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
         task = members[0].task
-        precision = PRECISIONS[task.dtype]
         self.layout = Layout(task.layer_sizes, len(members))
         self.parameters = self.layout.join([member.parameters for member in members])
         gradient = torch.zeros_like(self.parameters)
         settings, states = [m.task.settings for m in members], [m.optimizer_state for m in members]
         make_optimizer = optimizer_class(settings, states, has_fused_adam(task.device))
         self.optimizer = make_optimizer(self.layout, self.parameters, gradient, settings, states)
-        data = _Data([member.task for member in members], precision)
+        data = _Data([member.task for member in members])
         self.epochs = Epochs(
             data.pool,
             data.rows(_train_rows),
@@ -165,12 +164,12 @@ class Stack:
         )
         self._backprops = {
             n: Backprop(
-                self.layout, self.parameters, gradient, n, task.activation, task.objective, precision.product
+                self.layout, self.parameters, gradient, n, task.activation, task.objective, task.precision.product
             )
             for n in self.epochs.batch_sizes
         }
         self._validation = (
-            _Validation(self.layout, self.parameters, data, task, precision.product)
+            _Validation(self.layout, self.parameters, data, task)
             if task.validation_rows is not None
             else None
         )
@@ -201,12 +200,12 @@ class Stack:
 class _Data:
     """The samples of k tasks: distinct inputs once in a pool, and each member's targets and weights."""
 
-    def __init__(self, tasks: Sequence[FitTask], precision: Precision) -> None:
+    def __init__(self, tasks: Sequence[FitTask]) -> None:
         self._tasks = tasks
         distinct = {id(task.X): task.X for task in tasks}
         starts = np.cumsum([0, *(X.shape[0] for X in distinct.values())])
         self._offsets = dict(zip(distinct, starts, strict=False))
-        self.pool = make_pool(_concatenate(list(distinct.values())), tasks[0].device, precision.product)
+        self.pool = make_pool(_concatenate(list(distinct.values())), tasks[0].device, tasks[0].precision.product)
 
     def rows(self, rows_of: Callable[[FitTask], np.ndarray]) -> np.ndarray:
         """Return where in the pool each member's rows lie, `(k, n)`."""
@@ -225,7 +224,9 @@ class _Data:
         return self._stack([weight[rows_of(task)] for weight, task in zip(weights, self._tasks, strict=True)])
 
     def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays)).to(self._tasks[0].device)
+        """Return one tensor on the device; values in the master number type, class indices as they are."""
+        task, stacked = self._tasks[0], torch.from_numpy(np.stack(arrays))
+        return stacked.to(task.device, task.precision.master if stacked.is_floating_point() else None)
 
 
 def _concatenate(inputs: Sequence[Any]) -> Any:
@@ -238,7 +239,7 @@ def _concatenate(inputs: Sequence[Any]) -> Any:
 class _Validation:
     """Scores k members on their validation rows, a bounded number of rows at a time."""
 
-    def __init__(self, layout: Layout, parameters: Tensor, data: _Data, task: FitTask, product: torch.dtype) -> None:
+    def __init__(self, layout: Layout, parameters: Tensor, data: _Data, task: FitTask) -> None:
         self._objective = task.objective
         # Scores are summed in float64, which not every device has.
         self._target = data.target(_validation_rows).mT.cpu()
@@ -248,7 +249,7 @@ class _Validation:
         size = rows_within(_VALIDATION_BYTES, layout.k * sum(task.layer_sizes) * parameters.itemsize)
         self._index = [chunk.reshape(-1) for chunk in rows.split(size, dim=1)]
         sizes = {len(index) // layout.k for index in self._index}
-        self._parameters, self._working = parameters, parameters.to(product)
+        self._parameters, self._working = parameters, parameters.to(task.precision.product)
         coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
         self._forward = {n: Forward(coefs, intercepts, n, task.activation, parameters.dtype) for n in sizes}
         self._gather = {n: data.pool.gatherer(layout.k, n) for n in sizes}
