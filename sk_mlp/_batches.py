@@ -1,7 +1,7 @@
 """Rows on their way into a network: a pool of samples, and the mini-batches that one epoch draws from it.
 
-A batch of inputs is `DenseRows` or `SparseRows`; both multiply with a layer's coefs and give the gradient of those coefs.
-The rest of the engine does not know which of the two it has.
+A batch of inputs is `DenseRows` or `SparseRows`; both multiply with a layer's coefs and give the gradient of those
+coefs. The rest of the engine does not know which of the two it has.
 """
 
 from __future__ import annotations
@@ -246,7 +246,10 @@ class Epochs:
         return scales, torch.cat([scale[:, :, 0] * self._alpha for scale in scales])
 
     def _weigh(self, weight: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return row scales `(steps, k, 1, n)` of each run, and decays `(n_steps, k, 1)`; a weightless batch counts 0."""
+        """Return row scales `(steps, k, 1, n)` of each run, and decays `(n_steps, k, 1)`.
+
+        In a batch without weight both are 0.
+        """
         weights = self._split(weight)
         sums = [w.sum(-1, keepdim=True) for w in weights]
         inverses = [torch.where(s > 0, s.reciprocal(), 0.0) for s in sums]

@@ -33,8 +33,9 @@ PRECISIONS = {
 def precision_for(dtype: str, device: torch.device, n_rows: int, n_parameters: int) -> Precision:
     """Return the number types to compute with, on `n_rows` in all.
 
-    Few rows of float32 are computed in float64 and rounded at the end. It costs nothing there, and makes float32 results
-    exact to their last digit: a weight of 2 equals the row twice, and a prediction does not depend on its neighbours.
+    Few rows of float32 are computed in float64 and rounded at the end. It costs nothing there, and makes float32
+    results exact to their last digit: a weight of 2 equals the row twice, and a prediction does not depend on its
+    neighbours.
     """
     precision = PRECISIONS[dtype]
     small = n_rows <= _SMALL_ROWS and n_parameters <= _SMALL_PARAMETERS
@@ -55,7 +56,8 @@ def _best_device(dtype: str) -> str:
 def resolve_device(device: str, dtype: str) -> torch.device:
     """Return the torch device that `device` means.
 
-    Raises ValueError for a name PyTorch does not know, a device this machine lacks and float64 where the device has none.
+    Raises ValueError for a name PyTorch does not know, a device this machine lacks and float64 where the device has
+    none.
     """
     if device == "auto":
         return torch.device(_best_device(dtype))

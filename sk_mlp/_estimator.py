@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ _WARNINGS: dict[Status, type[Warning]] = {
 
 
 class Call(NamedTuple):
-    """What a call of `fit` or `partial_fit` asks for: going on from the fitted state, one epoch alone, listed classes."""
+    """What a call asks for: to go on from the fitted state, one epoch alone, all classes listed."""
 
     goes_on: bool
     one_epoch: bool = False
@@ -66,7 +66,7 @@ class BaseMLPTorch(BaseEstimator, ABC):
     _doc_link_module = "sk_mlp"
     _doc_link_template = "https://github.com/sk-mlp/sk-mlp/blob/main/docs/api.md#{estimator_name}"
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
@@ -144,8 +144,8 @@ class BaseMLPTorch(BaseEstimator, ABC):
     def module_(self) -> nn.Sequential:
         """The network as a live `torch.nn.Sequential` of linear layers and activations.
 
-        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. On the CPU its parameters
-        share the memory of `coefs_` and `intercepts_`: training it further changes the estimator's predictions.
+        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. On the CPU its
+        parameters share the memory of `coefs_` and `intercepts_`: training it further changes predictions.
 
         Raises
         ------

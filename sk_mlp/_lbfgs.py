@@ -23,8 +23,8 @@ _CHUNK_BYTES = 32 * 2**20  # of activations and deltas while evaluating
 def minimise(task: FitTask) -> FitResult:
     """Minimise the penalised loss over all training rows.
 
-    Values and gradients are computed in float64 whatever the task's precision: a line search compares losses that differ
-    by less than float32 resolves.
+    Values and gradients are computed in float64 whatever the task's precision: a line search compares losses that
+    differ by less than float32 resolves.
     """
     with torch.inference_mode():
         search = _Search(task)
@@ -83,9 +83,7 @@ class _Search:
         if status is Status.INTERRUPTED and self._losses:
             n_iter, loss = len(self._losses), self._losses[-1]
         curve = (*self._task.progress.loss_curve, *self._losses)
-        progress = replace(
-            self._task.progress, loss_curve=curve, best_loss=min(curve, default=loss), no_improvement=0
-        )
+        progress = replace(self._task.progress, loss_curve=curve, best_loss=min(curve, default=loss), no_improvement=0)
         return FitResult(self._x.astype(self._task.precision.array), status, message, n_iter, loss, progress, {})
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
@@ -106,7 +104,7 @@ class _Search:
             self._total_gradient.add_(self._gradient)
             value += float((batch.losses * batch.scale[0]).sum() + 0.5 * batch.decay * batch.squared_norm)
         # A copy: SciPy keeps the last gradient while it asks for the next.
-        return value, np.array(self._total_gradient.cpu(), dtype=np.float64)
+        return value, self._total_gradient.to("cpu", torch.float64, copy=True).numpy()
 
     def _batch(self, start: int) -> Batch:
         """Return a chunk of rows; the penalty belongs to the first."""

@@ -1,8 +1,8 @@
 """Parameters of k networks of one shape: their layout in a flat buffer, initialisation, and a live `nn.Sequential`.
 
-One network's parameters are *packed* as a vector: all coefs layer by layer (each `(fan_in, fan_out)`, row-major), then all
-intercepts. A stack of k is *flat* and layer-major: every layer is one contiguous `(k, fan_in, fan_out)` block, because
-batched products write only contiguous results without a copy. For k = 1 packed and flat are the same.
+One network's parameters are *packed* as a vector: all coefs layer by layer (each `(fan_in, fan_out)`, row-major), then
+all intercepts. A stack of k is *flat* and layer-major: every layer is one contiguous `(k, fan_in, fan_out)` block,
+because batched products write only contiguous results without a copy. For k = 1 packed and flat are the same.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def build_module(
 
 def _linear(coef: Tensor, intercept: Tensor) -> nn.Linear:
     """Return an `nn.Linear` that shares the memory of `coef` `(fan_in, fan_out)` and `intercept` `(fan_out,)`."""
-    linear = nn.Linear(*coef.shape, device="meta")
+    fan_in, fan_out = coef.shape
+    linear = nn.Linear(fan_in, fan_out, device="meta")
     linear.weight, linear.bias = nn.Parameter(coef.T), nn.Parameter(intercept)
     return linear

@@ -27,7 +27,7 @@ _RARE = 350.0  # minus the log-probability from which exp does
 
 
 def _exp_above_zero(log_proba: Tensor) -> Tensor:
-    """Return float64 probabilities that never underflow and keep their order: those under exp(-350) end at exp(-700)."""
+    """Return float64 probabilities that keep their order above 0: those under exp(-350) end at exp(-700)."""
     rarity = -log_proba
     slow = 2 * _RARE - _RARE**2 / rarity.clamp_min(_RARE)
     return torch.where(rarity > _RARE, slow, rarity).neg_().exp_()
@@ -98,8 +98,8 @@ class BinaryCrossEntropy(Classification):
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the sigmoid, kept strictly inside (0, 1) and strictly increasing.
 
-        Next to 1 a float64 runs out of digits, and a sigmoid would tie what the logits still tell apart. From a logit of
-        20 on, `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is at most 2.1e-9 from the sigmoid.
+        Next to 1 a float64 runs out of digits, and a sigmoid would tie what the logits still tell apart. From a logit
+        of 20 on, `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is within 2.1e-9 of the sigmoid.
         """
         slow = 1 - torch.sigmoid(raw.new_tensor(-_TAIL)) * _TAIL / raw.clamp_min(_TAIL)
         return torch.where(raw > _TAIL, slow, _exp_above_zero(F.logsigmoid(raw))).clamp_max(1 - 2.0**-53)

@@ -61,7 +61,9 @@ class Optimizer:
     def _join_slot(self, name: str, states: Sequence[Mapping[str, Any]]) -> Tensor:
         """Return a flat buffer of the members' earlier slots, zero where there is none."""
         zeros = self._parameters.new_zeros(self._layout.n_parameters)
-        return self._layout.join([torch.as_tensor(state[name]).to(zeros) if name in state else zeros for state in states])
+        return self._layout.join(
+            [torch.as_tensor(state[name]).to(zeros) if name in state else zeros for state in states]
+        )
 
 
 class SGD(Optimizer):
@@ -117,7 +119,8 @@ class Adam(Optimizer):
 class FusedAdam(Adam):
     """The same rule as one kernel, for members that agree in rate, betas, epsilon and number of steps.
 
-    The kernel is private to PyTorch: `torch.optim.Adam(fused=True)` calls it too, but costs several times as much around it.
+    The kernel is private to PyTorch: `torch.optim.Adam(fused=True)` calls it too, but costs several times as much
+    around it.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -145,7 +148,9 @@ class FusedAdam(Adam):
         )
 
 
-def optimizer_class(settings: Sequence[Settings], states: Sequence[Mapping[str, Any]], has_fused_adam: bool) -> type[Optimizer]:
+def optimizer_class(
+    settings: Sequence[Settings], states: Sequence[Mapping[str, Any]], has_fused_adam: bool
+) -> type[Optimizer]:
     """Return the class that serves members with these settings and states."""
     if settings[0].solver == "sgd":
         return SGD

@@ -1,7 +1,7 @@
 """Learning rates as functions of progress: what multiplies `learning_rate_init`, epoch by epoch.
 
-A schedule has two moments: the end of every epoch, and a plateau (no improvement for more than `n_iter_no_change` epochs),
-where it may lower the rate instead of letting the training stop.
+A schedule has two moments: the end of every epoch, and a plateau (no improvement for more than `n_iter_no_change`
+epochs), where it may lower the rate instead of letting the training stop.
 """
 
 from __future__ import annotations

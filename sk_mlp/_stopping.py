@@ -10,24 +10,21 @@ from ._task import Progress, Settings
 def observe(progress: Progress, settings: Settings, loss: float, score: float | None, n_rows: int) -> Progress:
     """Return the progress after one more epoch over `n_rows` rows; `score` is None without early stopping.
 
-    An epoch counts as an improvement unless it falls short of the best by `tol`; not-a-number never falls short, as in
-    scikit-learn.
+    An epoch counts as an improvement unless it falls short of the best by `tol`. Not-a-number never falls short, as in
+    scikit-learn, and never becomes the best: `min` and `max` keep their first argument then.
     """
     if score is None:
         falls_short = loss > progress.best_loss - settings.tol
-        best = {"best_loss": loss if loss < progress.best_loss else progress.best_loss}
+        progress = replace(progress, best_loss=min(progress.best_loss, loss))
     else:
         falls_short = score < progress.best_score + settings.tol
-        best = {
-            "best_score": score if score > progress.best_score else progress.best_score,
-            "validation_scores": (*progress.validation_scores, score),
-        }
+        best_score = max(progress.best_score, score)
+        progress = replace(progress, best_score=best_score, validation_scores=(*progress.validation_scores, score))
     return replace(
         progress,
         loss_curve=(*progress.loss_curve, loss),
         no_improvement=progress.no_improvement + 1 if falls_short else 0,
         t=progress.t + n_rows,
-        **best,
     )
 
 

@@ -15,8 +15,8 @@ from sklearn.utils.validation import column_or_1d
 class LabelCodec:
     """Class labels and what the network sees of them.
 
-    `kind` is "binary" (one class counts as such), "multiclass" or "multilabel". `sparse` multilabel predictions come back
-    as CSR, as the labels came.
+    `kind` is "binary" (one class counts as such), "multiclass" or "multilabel". `sparse` multilabel predictions come
+    back as CSR, as the labels came.
     """
 
     kind: str
@@ -46,13 +46,15 @@ class LabelCodec:
         index = np.minimum(np.searchsorted(self.classes, y), len(self.classes) - 1)
         unseen = self.classes[index] != y
         if unseen.any():
-            raise ValueError(f"y must hold labels in classes_ only, got {unique_labels(y[unseen])}; classes_ is {self.classes}")
+            raise ValueError(
+                f"y must hold labels in classes_ only, got {unique_labels(y[unseen])}; classes_ is {self.classes}"
+            )
         if self.kind == "binary":
             return index.astype(dtype)[:, None]
         return index.astype(np.int64)[:, None]
 
     def decode(self, choice: np.ndarray) -> Any:
-        """Return labels `(n,)`, or the indicator `(n, n_labels)`, for targets `(n, n_outputs)` as `encode` gives them."""
+        """Return labels `(n,)`, or the indicator `(n, n_labels)`, for what `encode` would give, `(n, n_outputs)`."""
         if self.kind == "multilabel":
             return sp.csr_array(choice) if self.sparse else choice
         # A single class is predicted whatever the network says.
@@ -67,7 +69,8 @@ class LabelCodec:
             raise ValueError(f"classes must stay the same in all calls of partial_fit, {self.classes}, got {classes}")
         if all_present and not _is_indicator(y) and len(unique_labels(y)) < len(self.classes):
             raise ValueError(
-                f"y must have the same classes as in the previous fit for warm_start, {self.classes}, got {unique_labels(y)}"
+                f"y must have the same classes as in the previous fit for warm_start, {self.classes}, "
+                f"got {unique_labels(y)}"
             )
 
     def _encode_indicator(self, y: Any, dtype: np.dtype) -> np.ndarray:
@@ -105,8 +108,8 @@ def read_labels(y: Any) -> Any:
     check_classification_targets(y)
     if type_of_target(y) == "multiclass-multioutput":
         raise ValueError(
-            "y must be one column of labels or a multilabel indicator of zeros and ones, got several multiclass outputs "
-            "(multiclass-multioutput); sklearn.multioutput.MultiOutputClassifier fits one classifier an output"
+            "y must be one column of labels or a multilabel indicator of zeros and ones, got several multiclass "
+            "outputs (multiclass-multioutput); sklearn.multioutput.MultiOutputClassifier fits one classifier an output"
         )
     return y
 

@@ -1,7 +1,7 @@
 """`train`: first-order training of k networks at once, tasks in, results out.
 
-The tasks of one call share layer sizes, activation, objective, solver, batch size, precision, device, and the numbers of
-training and validation rows. Everything else (data, weights, seeds, rates, penalties, stopping) may differ.
+The tasks of one call share layer sizes, activation, objective, solver, batch size, precision, device, and the numbers
+of training and validation rows. Everything else (data, weights, seeds, rates, penalties, stopping) may differ.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Member:
             self.progress = replace(self.progress, rate_factor=factor, no_improvement=0)
             self._say(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
             return
-        too_small = "Learning rate too small. " if settings.learning_rate == "adaptive" and settings.solver == "sgd" else ""
+        too_small = (
+            "Learning rate too small. " if settings.learning_rate == "adaptive" and settings.solver == "sgd" else ""
+        )
         self._say(f"{status.message(settings)} {too_small}Stopping.")
         self.status = status
 
@@ -169,9 +171,7 @@ class Stack:
             for n in self.epochs.batch_sizes
         }
         self._validation = (
-            _Validation(self.layout, self.parameters, data, task)
-            if task.validation_rows is not None
-            else None
+            _Validation(self.layout, self.parameters, data, task) if task.validation_rows is not None else None
         )
 
     def draw_epoch(self) -> Iterator[Batch]:

@@ -75,7 +75,7 @@ def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:
 def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     """Return the widths of the hidden layers; a single integer is one layer."""
     sizes = [hidden_layer_sizes] if isinstance(hidden_layer_sizes, Integral) else list(hidden_layer_sizes)
-    if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be positive integers, one a layer, got {hidden_layer_sizes!r}")
     return tuple(int(size) for size in sizes)
 
@@ -102,9 +102,7 @@ def split_validation(
     rng: np.random.RandomState,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and to validate on, drawn as scikit-learn's MLP draws them."""
-    train, validation = train_test_split(
-        np.arange(n_samples), test_size=fraction, stratify=stratify, random_state=rng
-    )
+    train, validation = train_test_split(np.arange(n_samples), test_size=fraction, stratify=stratify, random_state=rng)
     if len(validation) < 2:
         raise ValueError(
             f"early_stopping must have at least 2 validation rows, got {len(validation)} "
@@ -112,7 +110,9 @@ def split_validation(
         )
     for name, rows in (("training", train), ("validation", validation)):
         if sample_weight is not None and not sample_weight[rows].any():
-            raise ValueError(f"sample_weight must not be all zero on the {name} rows of early_stopping, got {len(rows)} zeros")
+            raise ValueError(
+                f"sample_weight must not be all zero on the {name} rows of early_stopping, got {len(rows)} zeros"
+            )
     return train, validation
 
 

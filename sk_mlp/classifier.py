@@ -21,8 +21,8 @@ from ._targets import LabelCodec, read_labels
 class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     """Multi-layer perceptron classifier: scikit-learn's `MLPClassifier`, trained by PyTorch.
 
-    Minimises the cross-entropy of logits. Two classes get one sigmoid output, several classes a softmax, and an indicator
-    matrix `y` (multilabel) one sigmoid per label. Parameters, attributes and defaults are those of
+    Minimises the cross-entropy of logits. Two classes get one sigmoid output, several classes a softmax, and an
+    indicator matrix `y` (multilabel) one sigmoid per label. Parameters, attributes and defaults are those of
     `sklearn.neural_network.MLPClassifier
     <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPClassifier.html>`_; `device` and
     `dtype` come on top.
@@ -38,8 +38,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         'adam' and 'sgd' train in mini-batches; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64
         whatever `dtype` is, and suits small data.
     alpha : float, default=0.0001
-        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum. Intercepts
-        are free.
+        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum.
+        Intercepts are free.
     batch_size : int or 'auto', default='auto'
         Rows of a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
     learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
@@ -57,7 +57,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Seed of the initial weights, of the early-stopping split and of the shuffling, in this order. The same
         seed gives the network that scikit-learn's MLP gives, up to rounding.
     tol : float, default=1e-4
-        Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient tolerance.
+        Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient
+        tolerance.
     verbose : bool or int, default=False
         Whether to print the loss of each epoch.
     warm_start : bool, default=False
@@ -83,8 +84,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Where to compute: 'auto' takes CUDA or MPS where available, else the CPU; or any PyTorch device name. Fitted
         attributes are NumPy arrays whichever it was.
     dtype : {'float32', 'float64', 'bfloat16'}, default='float32'
-        Number type of the arithmetic and of predictions. 'float64' agrees with scikit-learn to rounding; 'bfloat16' keeps
-        float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with such
+        Number type of the arithmetic and of predictions. 'float64' agrees with scikit-learn to rounding; 'bfloat16'
+        keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with such
         instructions and slower on others.
 
     Attributes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,8 +25,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     Parameters
     ----------
     loss : {'squared_error', 'poisson'}, default='squared_error'
-        'squared_error' is half the squared error, with an identity output. 'poisson' is half the Poisson deviance, with an
-        exponential output; it needs `y >= 0`.
+        'squared_error' is half the squared error, with an identity output. 'poisson' is half the Poisson deviance,
+        with an exponential output; it needs `y >= 0`.
     hidden_layer_sizes : int or array-like of int, default=(100,)
         Units of each hidden layer. An empty sequence gives linear regression.
     activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish', \
@@ -36,8 +36,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         'adam' and 'sgd' train in mini-batches; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64
         whatever `dtype` is, and suits small data.
     alpha : float, default=0.0001
-        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum. Intercepts
-        are free.
+        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum.
+        Intercepts are free.
     batch_size : int or 'auto', default='auto'
         Rows of a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
     learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
@@ -55,7 +55,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         Seed of the initial weights, of the early-stopping split and of the shuffling, in this order. The same
         seed gives the network that scikit-learn's MLP gives, up to rounding.
     tol : float, default=1e-4
-        Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient tolerance.
+        Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient
+        tolerance.
     verbose : bool or int, default=False
         Whether to print the loss of each epoch.
     warm_start : bool, default=False
@@ -81,8 +82,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         Where to compute: 'auto' takes CUDA or MPS where available, else the CPU; or any PyTorch device name. Fitted
         attributes are NumPy arrays whichever it was.
     dtype : {'float32', 'float64', 'bfloat16'}, default='float32'
-        Number type of the arithmetic and of predictions. 'float64' agrees with scikit-learn to rounding; 'bfloat16' keeps
-        float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with such
+        Number type of the arithmetic and of predictions. 'float64' agrees with scikit-learn to rounding; 'bfloat16'
+        keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with such
         instructions and slower on others.
 
     Attributes
@@ -137,7 +138,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     1.0
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLPTorch._parameter_constraints,
         "loss": [StrOptions(set(REGRESSION_LOSSES))],
     }

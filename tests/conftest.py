@@ -1,0 +1,70 @@
+"""Options and data that tests share."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+# Relative agreement to ask of two routes to one result.
+TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where the estimators under test compute")
+    parser.addoption("--dtype", default="float64", choices=list(TOLERANCE), help="number type for relations of fits")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many fits were compared with scikit-learn's, and how far apart the worst were."""
+    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, [])]
+    properties = [item for report in reports if report.when == "call" for item in report.user_properties]
+    for dtype in TOLERANCE:
+        worst = [value for name, value in properties if name == f"parity {dtype}"]
+        if worst:
+            terminalreporter.write_line(
+                f"parity with scikit-learn in {dtype}: {len(worst)} comparisons, largest relative difference {max(worst):.1e}"
+            )
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def dtype(request):
+    return request.config.getoption("--dtype")
+
+
+@pytest.fixture(scope="session")
+def where(device, dtype):
+    """Keyword arguments for the estimators of tests that hold in any number type."""
+    return {"device": device, "dtype": dtype}
+
+
+@pytest.fixture(scope="session")
+def rtol(dtype):
+    return TOLERANCE[dtype]
+
+
+@pytest.fixture(autouse=True)
+def _threads_restored():
+    """No fit may leave another thread count behind."""
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before
+
+
+@pytest.fixture
+def unconverged():
+    """Let fits stop at max_iter without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+@pytest.fixture
+def rng():
+    return np.random.RandomState(0)
