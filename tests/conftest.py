@@ -1,5 +1,11 @@
 """Options and data that tests share."""
 
+import os
+
+# Before NumPy and PyTorch come in: test processes that share few cores run best on one thread each.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
 import warnings
 
 import numpy as np

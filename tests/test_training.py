@@ -1,0 +1,161 @@
+"""The engine as a function of tasks: a stack is its members trained alone, tasks are left as they were."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from problems import PROBLEMS
+
+from sk_mlp import _optimizers
+from sk_mlp._estimator import Call
+from sk_mlp._network import Layout, glorot_uniform, pack, unpack
+from sk_mlp._task import Status
+from sk_mlp._training import train
+
+CALL = Call(goes_on=False)
+# What may differ between the members of one stack; one dict a member.
+MEMBERS = {
+    "adam": [
+        {},
+        {"learning_rate_init": 0.03, "alpha": 1.0},
+        {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-4},
+        {"random_state": 7, "max_iter": 4},
+        {"n_iter_no_change": 1, "tol": 0.1},
+        {"shuffle": False},
+    ],
+    "sgd": [
+        {},
+        {"momentum": 0.3, "alpha": 0.5},
+        {"nesterovs_momentum": False, "learning_rate_init": 0.05},
+        {"learning_rate": "invscaling", "power_t": 0.2},
+        {"learning_rate": "adaptive", "n_iter_no_change": 1, "tol": 0.05},
+        {"max_iter": 3, "random_state": 4},
+    ],
+}
+
+
+def tasks(problem, solver, where, weighted, early_stopping):
+    """Return one task a member, over three data sets: two of them shared by several members."""
+    rng = np.random.RandomState(1)
+    inputs = [problem.X, problem.X + 0.1, problem.X.copy()]
+    made = []
+    for i, options in enumerate(MEMBERS[solver]):
+        common = {"hidden_layer_sizes": (6, 5), "max_iter": 12, "batch_size": 50, "random_state": 0}
+        rates = {"learning_rate_init": 0.01, "solver": solver, "early_stopping": early_stopping}
+        estimator = problem.ours(**{**problem.options, **common, **rates, **options}, **where)
+        weight = rng.uniform(0, 2, len(problem.X)) if weighted and i % 2 else None
+        made.append(estimator._task(inputs[i % 3], problem.y, weight, CALL))
+    return made
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("solver", MEMBERS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_stack_is_its_members_alone(name, solver, weighted, early_stopping, where, rtol):
+    problem = PROBLEMS[name]
+    together = train(tasks(problem, solver, where, weighted, early_stopping))
+    alone = [train([task])[0] for task in tasks(problem, solver, where, weighted, early_stopping)]
+    assert len({result.n_iter for result in alone}) > 1  # members end at different epochs
+    for ours, expected in zip(together, alone, strict=True):
+        assert (ours.n_iter, ours.status, ours.message) == (expected.n_iter, expected.status, expected.message)
+        np.testing.assert_allclose(ours.parameters, expected.parameters, rtol=rtol, atol=rtol)
+        np.testing.assert_allclose(ours.progress.loss_curve, expected.progress.loss_curve, rtol=rtol)
+        np.testing.assert_allclose(ours.progress.validation_scores, expected.progress.validation_scores, rtol=1e-6)
+
+
+def test_sparse_stack_is_its_members_alone(where, rtol):
+    from scipy.sparse import csr_array
+
+    problem = PROBLEMS["multiclass"]
+    made = [replace(task, X=csr_array(task.X)) for task in tasks(problem, "adam", where, True, True)]
+    alone = [replace(task, X=csr_array(task.X)) for task in tasks(problem, "adam", where, True, True)]
+    for ours, task in zip(train(made), alone, strict=True):
+        np.testing.assert_allclose(ours.parameters, train([task])[0].parameters, rtol=rtol, atol=rtol)
+
+
+def test_a_task_is_left_as_it_was(where):
+    task = tasks(PROBLEMS["multiclass"], "adam", where, True, False)[0]
+    parameters, X, target = task.parameters.copy(), task.X.copy(), task.target.copy()
+    train([task])
+    np.testing.assert_array_equal(task.parameters, parameters)
+    np.testing.assert_array_equal(task.X, X)
+    np.testing.assert_array_equal(task.target, target)
+
+
+def test_two_runs_give_the_same_bits(where):
+    first, second = (train(tasks(PROBLEMS["multiclass"], "adam", where, True, True)) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.parameters, b.parameters)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_layout_joins_and_parts(k, rng):
+    sizes = (4, 3, 2)
+    packed = [torch.from_numpy(glorot_uniform(sizes, 6.0, rng)) for _ in range(k)]
+    layout = Layout(sizes, k)
+    flat = layout.join(packed)
+    for i, vector in enumerate(packed):
+        assert torch.equal(layout.member(flat, i), vector)
+        coefs, intercepts = unpack(vector.numpy(), sizes)
+        for block, coef in zip(layout.coefs(flat), coefs, strict=True):
+            np.testing.assert_array_equal(block[i], coef)
+        for block, intercept in zip(layout.intercepts(flat), intercepts, strict=True):
+            np.testing.assert_array_equal(block[i, 0], intercept)
+        np.testing.assert_array_equal(pack(coefs, intercepts, np.float64), vector)
+        squares = sum(run[i].square().sum() for run in layout.coef_runs(flat))
+        np.testing.assert_allclose(squares, sum((coef**2).sum() for coef in coefs))
+
+
+def test_spread_gives_each_member_its_value():
+    layout = Layout((4, 3, 2), 3)
+    values = layout.spread([1.0, 2.0, 3.0], torch.empty(0))
+    for i in range(3):
+        assert (layout.member(values, i) == i + 1).all()
+    assert layout.spread([0.5, 0.5, 0.5], torch.empty(0)) == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fused_adam_is_the_written_rule(dtype, rng, device):
+    settings = [tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[2].settings] * 2
+    layout = Layout((30, 20, 3), 2)
+    start = torch.from_numpy(rng.normal(size=2 * layout.n_parameters)).to(device, dtype)
+    gradients = [torch.from_numpy(rng.normal(size=start.numel())).to(start) for _ in range(20)]
+    ends = []
+    for rule in (_optimizers.Adam, _optimizers.FusedAdam):
+        parameters, gradient = start.clone(), torch.empty_like(start)
+        optimizer = rule(layout, parameters, gradient, settings, [{}, {}])
+        optimizer.set_rates([0.01, 0.01])
+        for values in gradients:
+            gradient.copy_(values)
+            optimizer.step()
+        ends.append((parameters, optimizer.state(1)))
+    torch.testing.assert_close(ends[0][0], ends[1][0])
+    for name, value in ends[0][1].items():
+        np.testing.assert_allclose(ends[1][1][name], value, rtol=1e-5)
+
+
+def test_adam_is_torch_adam(rng):
+    """The rate of scikit-learn's form and epsilon / sqrt(1 - beta_2**t) in PyTorch's are one rule."""
+    settings = tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[0].settings
+    settings = replace(settings, epsilon=1e-16)  # where the two forms of epsilon no longer matter
+    layout = Layout((6, 5), 1)
+    parameters = torch.from_numpy(rng.normal(size=layout.n_parameters))
+    expected = parameters.clone().requires_grad_()
+    gradient = torch.empty_like(parameters)
+    ours = _optimizers.Adam(layout, parameters, gradient, [settings], [{}])
+    ours.set_rates([0.01])
+    theirs = torch.optim.Adam([expected], lr=0.01, eps=1e-16)
+    for _ in range(10):
+        gradient.copy_(torch.from_numpy(rng.normal(size=gradient.shape)))
+        expected.grad = gradient.clone()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(parameters, expected.detach())
+
+
+def test_each_status_has_a_message():
+    settings = tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[0].settings
+    for status in Status:
+        assert "{" not in status.message(settings)
