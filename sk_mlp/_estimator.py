@@ -64,7 +64,7 @@ class BaseMLPTorch(BaseEstimator, ABC):
     """What the classifier and the regressor share. Not for direct use."""
 
     _doc_link_module = "sk_mlp"
-    _doc_link_template = "https://github.com/sk-mlp/sk-mlp/blob/main/docs/api.md#{estimator_name}"
+    _doc_link_template = "https://github.com/sk-mlp/sk-mlp/blob/main/docs/api.md#{anchor}"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -156,6 +156,10 @@ class BaseMLPTorch(BaseEstimator, ABC):
         coefs, intercepts = map(as_tensor, self.coefs_), map(as_tensor, self.intercepts_)
         return build_module(list(coefs), list(intercepts), ACTIVATIONS[self.activation].module)
 
+    def _doc_link_url_param_generator(self) -> dict[str, str]:
+        """Return what completes the documentation link in the HTML representation."""
+        return {"anchor": type(self).__name__.lower()}
+
     @abstractmethod
     def _read_target(self, y: Any, call: Call) -> np.ndarray:
         """Return the target `(n, n_outputs)` for validated y, and set what describes it (`n_outputs_`, `classes_`)."""
@@ -175,7 +179,8 @@ class BaseMLPTorch(BaseEstimator, ABC):
             result = stacking.run(task)
             self._record(task, result)
         if result.status in _WARNINGS:
-            warnings.warn(result.message, _WARNINGS[result.status], stacklevel=3)
+            # Past _fit, fit and scikit-learn's wrapper around it, to the line of the user.
+            warnings.warn(result.message, _WARNINGS[result.status], stacklevel=4)
         return self
 
     def _task(self, X: Any, y: Any, sample_weight: Any, call: Call) -> FitTask:

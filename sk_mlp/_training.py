@@ -247,8 +247,11 @@ class _Validation:
         self._weight = None if weight is None else weight.cpu()
         rows = torch.from_numpy(data.rows(_validation_rows)).to(task.device)
         size = rows_within(_VALIDATION_BYTES, layout.k * sum(task.layer_sizes) * parameters.itemsize)
-        self._index = [chunk.reshape(-1) for chunk in rows.split(size, dim=1)]
-        sizes = {len(index) // layout.k for index in self._index}
+        chunks = rows.split(size, dim=1)
+        self._index = [chunk.reshape(-1) for chunk in chunks]
+        self._sizes = [chunk.shape[1] for chunk in chunks]
+        self._raw = torch.empty(layout.k, layout.shapes[-1][1], rows.shape[1], dtype=parameters.dtype)
+        sizes = set(self._sizes)
         self._parameters, self._working = parameters, parameters.to(task.precision.product)
         coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
         self._forward = {n: Forward(coefs, intercepts, n, task.activation, parameters.dtype) for n in sizes}
@@ -257,9 +260,10 @@ class _Validation:
     def scores(self) -> list[float | None]:
         """Return each member's score, `(k,)`."""
         copy_if_cast(self._parameters, self._working)
-        k = len(self._target)
-        raw = [self._forward[len(i) // k](self._gather[len(i) // k](i)).cpu() for i in self._index]
-        return self._objective.score(torch.cat(raw, dim=-1), self._target, self._weight).tolist()
+        for index, raw in zip(self._index, self._raw.split(self._sizes, dim=-1), strict=True):
+            n = raw.shape[-1]
+            raw.copy_(self._forward[n](self._gather[n](index)))
+        return self._objective.score(self._raw, self._target, self._weight).tolist()
 
 
 def _train_rows(task: FitTask) -> np.ndarray:

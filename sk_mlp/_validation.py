@@ -48,8 +48,6 @@ def training_data(
     )
     if sample_weight is not None:
         sample_weight = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
-        if not sample_weight.any():
-            raise ValueError(f"sample_weight must not be all zero, got {len(sample_weight)} zeros")
     return sp.csr_array(X) if sp.issparse(X) else X, y, sample_weight
 
 

@@ -56,14 +56,14 @@ def test_closed_form_is_autograd(activation, name, weighted, rng):
     packed = [torch.from_numpy(glorot_uniform(SIZES, 6.0, rng)) for _ in range(K)]
     parameters = layout.join(packed)
     gradient = torch.full_like(parameters, torch.nan)
-    backprop = Backprop(
-        layout, parameters, gradient, N, ACTIVATIONS[activation], OBJECTIVES[name], torch.float64
-    )
+    backprop = Backprop(layout, parameters, gradient, N, ACTIVATIONS[activation], OBJECTIVES[name], torch.float64)
     backprop.value_and_gradient(batch)
     for i in range(K):
         coefs, intercepts = unpack(packed[i].numpy(), SIZES)
         module = build_module(
-            [torch.from_numpy(c) for c in coefs], [torch.from_numpy(b) for b in intercepts], ACTIVATIONS[activation].module
+            [torch.from_numpy(c) for c in coefs],
+            [torch.from_numpy(b) for b in intercepts],
+            ACTIVATIONS[activation].module,
         )
         losses = reference_loss(name, module(batch.inputs.values[i]), batch.target[i].mT)
         squared_norm = sum(layer.weight.square().sum() for layer in module if isinstance(layer, nn.Linear))
@@ -157,7 +157,10 @@ def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     forward = Forward(layout.coefs(flat), layout.intercepts(flat), N, ACTIVATIONS["tanh"], torch.float64)
     np.testing.assert_allclose(forward(sparse).clone(), forward(dense), rtol=1e-12)
     delta = torch.from_numpy(rng.normal(size=(1, N, sizes[1])))
-    from_sparse, from_dense = torch.empty(1, *sizes[:2], dtype=torch.float64), torch.empty(1, *sizes[:2], dtype=torch.float64)
+    from_sparse, from_dense = (
+        torch.empty(1, *sizes[:2], dtype=torch.float64),
+        torch.empty(1, *sizes[:2], dtype=torch.float64),
+    )
     sparse.coef_gradient(delta, from_sparse)
     dense.coef_gradient(delta, from_dense)
     np.testing.assert_allclose(from_sparse, from_dense, rtol=1e-12, atol=1e-14)

@@ -71,9 +71,7 @@ def both_dtypes(solver):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(
-    ("solver", "dtype"), [(solver, dtype) for solver in SOLVERS for dtype in both_dtypes(solver)]
-)
+@pytest.mark.parametrize(("solver", "dtype"), [(solver, dtype) for solver in SOLVERS for dtype in both_dtypes(solver)])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_full_product(name, solver, dtype, activation, device, report):
     problem = PROBLEMS[name]

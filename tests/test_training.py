@@ -118,7 +118,9 @@ def test_spread_gives_each_member_its_value():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fused_adam_is_the_written_rule(dtype, rng, device):
-    settings = [tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[2].settings] * 2
+    settings = [
+        tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[2].settings
+    ] * 2
     layout = Layout((30, 20, 3), 2)
     start = torch.from_numpy(rng.normal(size=2 * layout.n_parameters)).to(device, dtype)
     gradients = [torch.from_numpy(rng.normal(size=start.numel())).to(start) for _ in range(20)]

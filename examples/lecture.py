@@ -1,0 +1,60 @@
+"""What the first lecture on neural networks teaches, seen with `MLPTorchClassifier`.
+
+1. A network without a hidden layer is logistic regression.
+2. A deep network of linear layers is still a linear model; one ReLU layer is not.
+3. Ten sigmoid layers let no gradient through to the first; ten ReLU layers do.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits, make_circles
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from sk_mlp import MLPTorchClassifier
+
+warnings.simplefilter("ignore", ConvergenceWarning)
+
+
+def a_perceptron_is_logistic_regression():
+    """Compare the probabilities of the two at their optimum."""
+    X, y = load_digits(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    linear = LogisticRegression(C=1.0, max_iter=5000, tol=1e-8).fit(X, y)
+    network = MLPTorchClassifier((), solver="lbfgs", alpha=1.0, max_iter=5000, tol=1e-8, dtype="float64").fit(X, y)
+    difference = np.abs(linear.predict_proba(X) - network.predict_proba(X)).max()
+    print(f"1. no hidden layer against LogisticRegression: probabilities differ by at most {difference:.1e}")
+
+
+def linear_layers_collapse():
+    """Score a deep linear network and a ReLU one on two rings."""
+    X, y = make_circles(400, noise=0.05, factor=0.5, random_state=0)
+    print("2. accuracy on two rings")
+    print(f"   LogisticRegression            {LogisticRegression().fit(X, y).score(X, y):.2f}")
+    for sizes, activation in (((20, 20, 20), "identity"), ((20,), "relu")):
+        network = MLPTorchClassifier(sizes, activation=activation, solver="lbfgs", random_state=0).fit(X, y)
+        print(f"   {len(sizes)} hidden layer(s), {activation:<10}  {network.score(X, y):.2f}")
+
+
+def gradients_vanish():
+    """Print the size of the first layer's gradient beside the last's."""
+    X, y = load_digits(return_X_y=True)
+    X = StandardScaler().fit_transform(X).astype(np.float32)
+    print("3. mean |gradient| of the first layer over the last's, ten hidden layers")
+    for activation in ("sigmoid", "tanh", "relu", "leaky_relu", "elu"):
+        network = MLPTorchClassifier(
+            (30,) * 10, activation=activation, max_iter=1, learning_rate_init=1e-9, random_state=0
+        )
+        module = network.fit(X, y).module_
+        torch.nn.functional.cross_entropy(module(torch.from_numpy(X)), torch.from_numpy(y)).backward()
+        first, last = (module[i].weight.grad.abs().mean().item() for i in (0, -1))
+        print(f"   {activation:<12}{first / last:.1e}")
+
+
+if __name__ == "__main__":
+    a_perceptron_is_logistic_regression()
+    linear_layers_collapse()
+    gradients_vanish()

@@ -1,0 +1,229 @@
+"""Bad input: a clear error that states the rule and what was seen, and an estimator that is as it was."""
+
+import re
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from problems import PROBLEMS, raw_prediction
+
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+
+pytestmark = pytest.mark.usefixtures("unconverged")
+FAST = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0}
+
+
+def with_value(array, value):
+    array = np.array(array, dtype=float)
+    array.flat[3] = value
+    return array
+
+
+# (what is wrong, changed parameters, changed data, the message)
+PARAMETERS = [
+    ({"hidden_layer_sizes": 0}, "'hidden_layer_sizes' parameter of .* Got 0 instead"),
+    ({"hidden_layer_sizes": -3}, "'hidden_layer_sizes' parameter of .* Got -3 instead"),
+    ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes must be positive integers, one a layer, got \(5, 0\)"),
+    ({"hidden_layer_sizes": (5, -1)}, r"hidden_layer_sizes must be positive integers, one a layer, got \(5, -1\)"),
+    ({"hidden_layer_sizes": (5.0,)}, r"hidden_layer_sizes must be positive integers, one a layer, got \(5.0,\)"),
+    ({"hidden_layer_sizes": [(5, 4)]}, r"hidden_layer_sizes must be positive integers, one a layer, got \[\(5, 4\)\]"),
+    ({"hidden_layer_sizes": np.ones((2, 2), int)}, "hidden_layer_sizes must be positive integers, one a layer"),
+    ({"hidden_layer_sizes": (True,)}, "hidden_layer_sizes must be positive integers"),
+    ({"activation": "swish"}, "'activation' parameter of .* must be a str among .*'gelu'.* Got 'swish' instead"),
+    ({"solver": "newton"}, "'solver' parameter of .* Got 'newton' instead"),
+    ({"dtype": "float16"}, "'dtype' parameter of .*'bfloat16'.* Got 'float16' instead"),
+    ({"device": "gpu"}, "device must be 'auto' or a name PyTorch knows .*, got 'gpu'"),
+    ({"device": "meta"}, "device must be present on this machine, got 'meta'"),
+    ({"device": 3}, "'device' parameter of .* Got 3 instead"),
+    ({"alpha": -1.0}, "'alpha' parameter of .* Got -1.0 instead"),
+    ({"batch_size": 0}, "'batch_size' parameter of .* Got 0 instead"),
+    ({"beta_1": 1.0}, "'beta_1' parameter of .* Got 1.0 instead"),
+    ({"max_iter": 0}, "'max_iter' parameter of .* Got 0 instead"),
+    ({"early_stopping": True, "validation_fraction": 0.001}, r"at least 2 validation rows, got 1 \(.*=0.001 of 160"),
+    ({"early_stopping": True, "validation_fraction": 0.0}, "test_size=0.0"),
+    ({"warm_start": True, "hidden_layer_sizes": (5,)}, r"must go on with the network they left, of layers \(8, 4, "),
+    ({"solver": "sgd", "learning_rate_init": 1e30, "max_iter": 30}, r"non-finite parameter weights.*1e\+30 is too large"),
+]  # fmt: skip
+
+DATA = [
+    ("NaN in X", lambda X, y: (with_value(X, np.nan), y), "Input X contains NaN"),
+    ("infinity in X", lambda X, y: (with_value(X, np.inf), y), "Input X contains infinity"),
+    ("one column fewer than y rows", lambda X, y: (X[:-1], y), "inconsistent numbers of samples"),
+    ("empty X", lambda X, y: (X[:0], y[:0]), r"Found array with 0 sample\(s\)"),
+    ("no features", lambda X, y: (X[:, :0], y), r"Found array with 0 feature\(s\)"),
+    ("flat X", lambda X, y: (X[:, 0], y), "Expected 2D array, got 1D array instead"),
+    ("complex X", lambda X, y: (X + 1j, y), "Complex data not supported"),
+    (
+        "sparse complex X",
+        lambda X, y: (sp.csr_array(X + 1j), y),
+        "sparse X must hold real numbers, got dtype complex128",
+    ),
+    ("sparse object X", lambda X, y: (_sparse_objects(X), y), "sparse X must hold real numbers, got dtype object"),
+    ("words in X", lambda X, y: (np.full(X.shape, "word"), y), "could not convert string to float"),
+    ("y missing", lambda X, y: (X, None), "requires y to be passed"),
+]
+
+
+def _sparse_objects(X):
+    matrix = sp.csr_array(X)
+    matrix.data = matrix.data.astype(object)
+    return matrix
+
+
+WEIGHTS = [
+    (lambda n: -np.ones(n), "Negative values in data"),
+    (lambda n: with_value(np.ones(n), np.nan), "sample_weight contains NaN"),
+    (lambda n: np.zeros(n), "Sample weights must contain at least one non-zero number"),
+    (lambda n: np.ones(n - 1), r"sample_weight.shape == \(159,\)"),
+]
+
+TARGETS = [
+    ("multiclass", lambda y: y + 0.5, "Unknown label type: continuous"),
+    ("multiclass", lambda y: np.c_[y, y], "multiclass-multioutput"),
+    ("multiclass", lambda y: with_value(y, np.nan), "Input y contains NaN"),
+    ("regression", lambda y: with_value(y, np.nan), "Input y contains NaN"),
+    ("regression", lambda y: with_value(y, np.inf), "Input y contains infinity"),
+    ("regression", lambda y: y.astype(str).astype(object) + "x", "could not convert string to float"),
+    ("poisson", lambda y: y - 3, "y must be non-negative for loss='poisson', got -3"),
+]  # fmt: skip
+
+
+def assert_unchanged(estimator, problem, call, message):
+    """The call raises ValueError and a fitted estimator goes on predicting as before."""
+    before, attributes = raw_prediction(estimator, problem.X), {**vars(estimator)}
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=f"(?s){message}"):
+        call(estimator)
+    fitted = {name: value for name, value in vars(estimator).items() if name.endswith("_") or name.startswith("_")}
+    assert all(fitted[name] is attributes[name] for name in fitted)
+    return before
+
+
+@pytest.mark.parametrize(("options", "message"), PARAMETERS, ids=str)
+@pytest.mark.parametrize("name", ["multiclass", "regression"])
+def test_parameters(name, options, message, where):
+    problem = PROBLEMS[name]
+    estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)
+    sound = estimator.get_params()
+    before = assert_unchanged(estimator, problem, lambda e: e.set_params(**options).fit(problem.X, problem.y), message)
+    np.testing.assert_array_equal(raw_prediction(estimator.set_params(**sound), problem.X), before)
+
+
+@pytest.mark.parametrize(("change", "message"), [case[1:] for case in DATA], ids=[case[0] for case in DATA])
+@pytest.mark.parametrize("name", ["multiclass", "regression"])
+def test_data(name, change, message, where):
+    problem = PROBLEMS[name]
+    estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)
+    before = assert_unchanged(estimator, problem, lambda e: e.fit(*change(problem.X, problem.y)), message)
+    np.testing.assert_array_equal(raw_prediction(estimator, problem.X), before)
+
+
+@pytest.mark.parametrize(("weight", "message"), WEIGHTS, ids=[message for _, message in WEIGHTS])
+@pytest.mark.parametrize("name", ["multiclass", "regression"])
+def test_weights(name, weight, message, where):
+    problem = PROBLEMS[name]
+    estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)
+    assert_unchanged(estimator, problem, lambda e: e.fit(problem.X, problem.y, sample_weight=weight(160)), message)
+
+
+@pytest.mark.parametrize(("name", "change", "message"), TARGETS, ids=[f"{n}: {m}" for n, _, m in TARGETS])
+def test_targets(name, change, message, where):
+    problem = PROBLEMS[name]
+    estimator = problem.ours(**FAST, **problem.options, **where).fit(problem.X, problem.y)
+    assert_unchanged(estimator, problem, lambda e: e.fit(problem.X, change(problem.y)), message)
+
+
+def test_weightless_part_of_an_early_stopping_split(where):
+    problem = PROBLEMS["regression"]
+    estimator = problem.ours(**FAST, early_stopping=True, **where).fit(problem.X, problem.y)
+    weight = np.zeros(160)
+    weight[0] = 1.0
+    call = lambda e: e.fit(problem.X, problem.y, sample_weight=weight)  # noqa: E731
+    assert_unchanged(estimator, problem, call, "must not be all zero on the (training|validation) rows")
+
+
+class TestPartialFit:
+    X, y = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
+
+    def fitted(self, where, **options):
+        return MLPTorchClassifier(**{**FAST, **options}, **where).partial_fit(self.X, self.y, classes=[0, 10, 20])
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda e, X, y: e.partial_fit(X, y + 1), r"labels in classes_ only, got \[ 1 11 21\]; classes_ is \[ 0 10 20"),
+            (lambda e, X, y: e.partial_fit(X, y, classes=[0, 10]), r"classes must stay the same .*, got \[ 0 10\]"),
+            (lambda e, X, y: e.partial_fit(X, np.eye(3, dtype=int)[y // 10]), "y must be single labels out of 3 classes"),
+            (lambda e, X, y: e.partial_fit(X[:, :3], y), "X has 3 features, but .* is expecting 8"),
+            (lambda e, X, y: e.set_params(early_stopping=True).partial_fit(X, y), "does not support early_stopping=True"),
+            (lambda e, X, y: e.set_params(warm_start=True).fit(X, y * 0), r"must have the same classes .*, got \[0\]"),
+        ],
+    )  # fmt: skip
+    def test_later_calls(self, call, message, where):
+        estimator = self.fitted(where)
+        problem = PROBLEMS["multiclass"]
+        assert_unchanged(estimator, problem, lambda e: call(e, self.X, self.y), message)
+
+    def test_classes_are_required_first(self, where):
+        with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+            MLPTorchClassifier(**FAST, **where).partial_fit(self.X, self.y)
+
+    def test_fewer_classes_listed_than_seen(self, where):
+        estimator = MLPTorchClassifier(**FAST, **where)
+        with pytest.raises(ValueError, match=r"got \[20\]; classes_ is \[ 0 10\]"):
+            estimator.partial_fit(self.X, self.y, classes=[0, 10])
+        assert not hasattr(estimator, "classes_")
+        assert not hasattr(estimator, "n_features_in_")
+
+    def test_a_batch_need_not_hold_all_classes(self, where):
+        rows = self.y == 10
+        estimator = self.fitted(where).partial_fit(self.X[rows], self.y[rows])
+        np.testing.assert_array_equal(estimator.classes_, [0, 10, 20])
+
+    def test_other_number_of_outputs(self, where):
+        problem = PROBLEMS["regression_many"]
+        estimator = problem.ours(**FAST, **where).partial_fit(problem.X, problem.y)
+        call = lambda e: e.partial_fit(problem.X, problem.y[:, :2])  # noqa: E731
+        assert_unchanged(estimator, problem, call, r"y must have 3 output\(s\), as in the first fit, got 2")
+
+
+@pytest.mark.parametrize("change", [lambda X: X[:, :3], lambda X: with_value(X, np.nan), lambda X: X[0]])
+def test_prediction_data(change, where):
+    problem = PROBLEMS["regression"]
+    estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)
+    with pytest.raises(ValueError, match=r"expecting 8 features|contains NaN|Expected 2D array"):
+        estimator.predict(change(problem.X))
+
+
+def test_values_too_large_for_float32(device):
+    problem = PROBLEMS["regression"]
+    estimator = MLPTorchRegressor(**FAST, device=device, dtype="float32").fit(problem.X, problem.y)
+    for X in (with_value(problem.X, 1e300), sp.csr_array(with_value(problem.X, 1e300))):
+        with pytest.raises(ValueError, match="X must be finite in float32, got a value too large"):
+            estimator.predict(X)
+        with np.errstate(over="ignore"), pytest.raises(ValueError, match=re.escape("too large for dtype('float32')")):
+            estimator.fit(X, problem.y)
+    with pytest.raises(ValueError, match=r"y must be finite in float32, got values up to 1e\+300"):
+        estimator.fit(problem.X, with_value(problem.y, 1e300))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_absent_cuda_says_so():
+    problem = PROBLEMS["regression"]
+    with pytest.raises(ValueError, match=r"got 'cuda:1'; PyTorch sees 0 CUDA device\(s\)"):
+        MLPTorchRegressor(**FAST, device="cuda:1").fit(problem.X, problem.y)
+
+
+def test_float64_on_mps():
+    problem = PROBLEMS["regression"]
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'bfloat16' on device 'mps'.*got 'float64'"):
+        MLPTorchRegressor(**FAST, device="mps", dtype="float64").fit(problem.X, problem.y)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function", "module_"])
+def test_not_fitted(method):
+    from sklearn.exceptions import NotFittedError
+
+    with pytest.raises(NotFittedError):
+        result = getattr(MLPTorchClassifier(), method)
+        result(PROBLEMS["binary"].X)

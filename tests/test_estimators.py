@@ -1,0 +1,368 @@
+"""The two estimators as a user meets them: tasks, methods, fitted attributes, warnings."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from problems import PROBLEMS, raw_prediction
+from scipy.sparse import csr_array, issparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.neural_network import MLPClassifier
+
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+from sk_mlp._activations import ACTIVATIONS
+from sk_mlp._optimizers import Optimizer
+
+FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 15, "random_state": 0}
+pytestmark = pytest.mark.usefixtures("unconverged")
+
+
+def fitted(problem, where, **options):
+    return problem.ours(**{**FAST, **problem.options, **options}, **where).fit(problem.X, problem.y)
+
+
+@pytest.mark.parametrize(
+    ("name", "out_activation", "n_outputs"),
+    [
+        ("binary", "logistic", 1),
+        ("multiclass", "softmax", 3),
+        ("multilabel", "logistic", 3),
+        ("regression", "identity", 1),
+        ("regression_many", "identity", 3),
+        ("poisson", "exp", 1),
+    ],
+)
+def test_the_task_picks_head_and_loss(name, out_activation, n_outputs, where):
+    estimator = fitted(PROBLEMS[name], where)
+    assert (estimator.out_activation_, estimator.n_outputs_) == (out_activation, n_outputs)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_fitted_attributes_are_plain_values(name, where):
+    estimator = fitted(PROBLEMS[name], where, early_stopping=True)
+    array = np.dtype(where["dtype"])
+    assert all(type(a) is np.ndarray and a.dtype == array for a in estimator.coefs_ + estimator.intercepts_)
+    assert all(type(value) is float for value in estimator.loss_curve_ + estimator.validation_scores_)
+    assert all(type(getattr(estimator, name)) is int for name in ("n_iter_", "t_", "n_layers_", "n_outputs_"))
+    assert estimator.best_loss_ is None
+    assert estimator.best_validation_score_ == max(estimator.validation_scores_)
+    assert not any(isinstance(value, torch.Tensor) for value in vars(estimator).values())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_module_gives_raw_predictions(name, activation, where, rtol):
+    problem = PROBLEMS[name]
+    estimator = fitted(problem, where, activation=activation)
+    X = torch.from_numpy(problem.X.astype(where["dtype"]))
+    raw = estimator.module_(X).detach().numpy()
+    if hasattr(estimator, "decision_function"):
+        expected = estimator.decision_function(problem.X).reshape(raw.shape)
+    else:
+        predicted = estimator.predict(problem.X).reshape(raw.shape)
+        expected = np.log(predicted) if name == "poisson" else predicted
+    np.testing.assert_allclose(raw, expected, rtol=10 * rtol, atol=rtol)
+
+
+def test_module_lives_on_the_coefs(where):
+    problem = PROBLEMS["multiclass"]
+    estimator = fitted(problem, where)
+    before = estimator.predict_proba(problem.X)
+    module = estimator.module_
+    assert isinstance(module, torch.nn.Sequential)
+    with torch.no_grad():
+        module[0].weight.mul_(0.5)
+        module[-1].bias.add_(1.0)
+    assert not np.allclose(estimator.predict_proba(problem.X), before)
+    np.testing.assert_array_equal(estimator.coefs_[0].T, module[0].weight.detach())
+
+
+def test_assigned_coefs_change_predictions(where):
+    problem = PROBLEMS["regression"]
+    estimator = fitted(problem, where)
+    estimator.coefs_ = [np.zeros_like(coef) for coef in estimator.coefs_]
+    estimator.intercepts_[-1] = np.array([2.5])
+    np.testing.assert_allclose(estimator.predict(problem.X), 2.5)
+    estimator.coefs_[0][:] = 1.0  # in place
+    assert estimator.module_[0].weight.detach().eq(1).all()
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_predictions_change_nothing(name, where):
+    problem = PROBLEMS[name]
+    estimator = fitted(problem, where)
+    before = pickle.dumps(estimator)
+    raw_prediction(estimator, problem.X)
+    estimator.predict(problem.X)
+    estimator.score(problem.X, problem.y)
+    assert pickle.dumps(estimator) == before
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("copier", [lambda e: pickle.loads(pickle.dumps(e)), copy.deepcopy])
+def test_copies_predict_and_go_on_alike(name, copier, where):
+    problem = PROBLEMS[name]
+    estimator = fitted(problem, where)
+    twin = copier(estimator)
+    np.testing.assert_array_equal(raw_prediction(twin, problem.X), raw_prediction(estimator, problem.X))
+    for e in (estimator, twin):
+        e.partial_fit(problem.X, problem.y)
+    np.testing.assert_array_equal(raw_prediction(twin, problem.X), raw_prediction(estimator, problem.X))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array(["b", "a", "c"]),
+        np.array(["b", "a", "c"], dtype=object),
+        np.array([3, -1, 7]),
+        np.array([3, -1, 7], dtype=object),
+        np.array([2.0, 1.0, 5.0]),
+        np.array([2, 1, 5], dtype=np.uint8),
+        np.array([True, False, True]),
+        np.array([True, False, True], dtype=object),
+        ["b", "a", "c"],
+        [0, 1, 0],
+    ],
+    ids=str,
+)
+def test_labels_of_many_kinds(y, where, rng):
+    X = rng.normal(size=(60, 4)) + 5 * np.eye(4)[np.arange(60) % 3]
+    y = np.tile(y, 20) if isinstance(y, np.ndarray) else y * 20
+    estimator = MLPTorchClassifier((10,), learning_rate_init=0.05, random_state=0, **where).fit(X, y)
+    np.testing.assert_array_equal(estimator.classes_, np.unique(np.asarray(y).tolist()))
+    assert estimator.score(X, np.asarray(np.asarray(y).tolist())) > 0.9
+    assert set(estimator.predict(X)) <= set(np.asarray(y).tolist())
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_one_class_only_as_in_scikit_learn(solver, where, rng):
+    X, y = rng.normal(size=(30, 3)), np.full(30, "only")
+    ours = MLPTorchClassifier(**FAST, solver=solver, **where).fit(X, y)
+    theirs = MLPClassifier(**FAST, solver=solver).fit(X, y)
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    np.testing.assert_array_equal(ours.classes_, theirs.classes_)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-3)
+
+
+def test_sparse_multilabel_targets_come_back_sparse(where):
+    problem = PROBLEMS["multilabel"]
+    dense = fitted(problem, where)
+    sparse = problem.ours(**FAST, **where).fit(problem.X, csr_array(problem.y))
+    predicted = sparse.predict(problem.X)
+    assert issparse(predicted)
+    np.testing.assert_array_equal(predicted.toarray(), dense.predict(problem.X))
+
+
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel"])
+def test_probabilities_belong_together(name, where):
+    problem = PROBLEMS[name]
+    estimator = fitted(problem, where)
+    proba, log_proba = estimator.predict_proba(problem.X), estimator.predict_log_proba(problem.X)
+    logits = estimator.decision_function(problem.X)
+    np.testing.assert_allclose(np.log(proba), log_proba, rtol=1e-6, atol=1e-8)
+    if name == "multilabel":
+        np.testing.assert_array_equal(estimator.predict(problem.X), (proba > 0.5).astype(int))
+        np.testing.assert_array_equal(logits > 0, proba > 0.5)
+        return
+    np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-8)
+    np.testing.assert_array_equal(estimator.predict(problem.X), estimator.classes_[proba.argmax(1)])
+    assert logits.shape == ((len(problem.X),) if name == "binary" else proba.shape)
+
+
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel"])
+def test_log_proba_is_finite_for_huge_logits(name, where):
+    problem = PROBLEMS[name]
+    estimator = fitted(problem, where)
+    estimator.coefs_ = [coef * 1e4 for coef in estimator.coefs_]
+    assert np.abs(estimator.decision_function(problem.X)).max() > 1e6
+    assert np.isfinite(estimator.predict_log_proba(problem.X)).all()
+    assert (estimator.predict_proba(problem.X) > 0).all()
+
+
+# Where the optimum is known: no hidden layer is a linear model, an intercept alone a mean.
+@pytest.mark.parametrize(
+    ("name", "linear"),
+    [
+        ("binary", LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000)),
+        ("multiclass", LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000)),
+        ("regression", Ridge(alpha=2.0)),
+        ("regression_many", Ridge(alpha=2.0)),
+        ("poisson", PoissonRegressor(alpha=2.0 / 160, tol=1e-10, max_iter=10_000)),
+    ],
+)
+def test_no_hidden_layer_is_the_linear_model(name, linear, where):
+    problem = PROBLEMS[name]
+    linear.fit(problem.X, problem.y)
+    network = fitted(problem, where, hidden_layer_sizes=(), solver="lbfgs", alpha=2.0, tol=1e-10, max_iter=2000)
+    np.testing.assert_allclose(
+        raw_prediction(network, problem.X), raw_prediction(linear, problem.X), rtol=2e-4, atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("cls", [MLPTorchClassifier, MLPTorchRegressor])
+def test_partial_fit_is_there_unless_lbfgs(cls, solver):
+    assert hasattr(cls(solver=solver), "partial_fit")
+    assert not hasattr(cls(solver="lbfgs"), "partial_fit")
+    with pytest.raises(AttributeError, match="partial_fit"):
+        cls(solver="lbfgs").partial_fit  # noqa: B018 (the access raises)
+
+
+def test_partial_fit_honours_a_changed_rate(where):
+    """scikit-learn keeps the rate of the first call; here parameters mean what they say (docs/decisions.md)."""
+    problem = PROBLEMS["regression"]
+    estimators = [problem.ours(**FAST, **where).partial_fit(problem.X, problem.y) for _ in range(2)]
+    before = estimators[0].coefs_[0].copy()
+    for estimator, rate in zip(estimators, (1e-3, 1e-9), strict=True):
+        estimator.set_params(learning_rate_init=rate).partial_fit(problem.X, problem.y)
+    assert not np.allclose(estimators[0].coefs_[0], before, atol=1e-5)
+    np.testing.assert_allclose(estimators[1].coefs_[0], before, atol=1e-6)
+
+
+def test_warm_start_from_one_solver_to_another(where):
+    problem = PROBLEMS["multiclass"]
+    estimator = fitted(problem, where, warm_start=True, solver="lbfgs")
+    loss = estimator.loss_
+    for solver in ("adam", "sgd", "lbfgs"):
+        estimator.set_params(solver=solver, learning_rate_init=1e-4).fit(problem.X, problem.y)
+        assert estimator.loss_ <= loss * 1.05
+
+
+class TestWarnings:
+    def test_max_iter(self, where):
+        problem = PROBLEMS["multiclass"]
+        with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(3\) reached"):
+            problem.ours(max_iter=3, **where).fit(problem.X, problem.y)
+
+    def test_lbfgs(self, where):
+        problem = PROBLEMS["multiclass"]
+        with pytest.warns(ConvergenceWarning, match=r"(?s)lbfgs failed to converge after 3 iteration.*max_iter=3"):
+            problem.ours(max_iter=3, solver="lbfgs", **where).fit(problem.X, problem.y)
+
+    def test_clipped_batch(self, where):
+        problem = PROBLEMS["multiclass"]
+        with pytest.warns(UserWarning, match="larger than sample size. It is going to be clipped"):
+            problem.ours(**FAST, batch_size=1000, **where).fit(problem.X, problem.y)
+
+    def test_points_at_the_caller(self, where):
+        problem = PROBLEMS["multiclass"]
+        with pytest.warns(ConvergenceWarning) as record:
+            problem.ours(max_iter=3, **where).fit(problem.X, problem.y)
+            problem.ours(max_iter=1, **where).partial_fit(problem.X, problem.y, classes=np.unique(problem.y))
+        assert [warning.filename for warning in record] == [__file__]
+
+
+class TestInterrupt:
+    """Ctrl-C keeps what was learned, with a warning."""
+
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    @pytest.mark.parametrize("solver", ["adam", "sgd"])
+    def test_in_the_middle_of_an_epoch(self, solver, early_stopping, where, monkeypatch):
+        problem = PROBLEMS["multiclass"]
+        rules = [cls for cls in Optimizer.__subclasses__() for cls in (cls, *cls.__subclasses__())]
+        for rule in rules:
+            monkeypatch.setattr(rule, "step", self._interrupting(rule.step, after=8))
+        estimator = problem.ours(
+            **FAST, solver=solver, early_stopping=early_stopping, batch_size=40, verbose=False, **where
+        )
+        with pytest.warns(UserWarning, match="interrupted"):
+            estimator.fit(problem.X, problem.y)
+        assert 1 <= estimator.n_iter_ == len(estimator.loss_curve_) <= 2
+        assert estimator.predict(problem.X).shape == (len(problem.X),)
+        assert torch.get_num_threads() >= 1
+
+    def test_lbfgs(self, where, monkeypatch):
+        import sk_mlp._lbfgs as module
+
+        problem = PROBLEMS["multiclass"]
+        search = module._Search
+        monkeypatch.setattr(search, "_value_and_gradient", self._interrupting(search._value_and_gradient, after=9))
+        with pytest.warns(UserWarning, match="interrupted"):
+            estimator = fitted(problem, where, solver="lbfgs")
+        assert 1 <= estimator.n_iter_ < 9
+        assert estimator.loss_ == min(estimator.loss_curve_)
+
+    @staticmethod
+    def _interrupting(function, after):
+        calls = []
+
+        def wrapper(*args):
+            calls.append(1)
+            if len(calls) > after:
+                raise KeyboardInterrupt
+            return function(*args)
+
+        return wrapper
+
+
+def test_thread_count_is_restored_after_an_error(where, monkeypatch):
+    before = torch.get_num_threads()
+    problem = PROBLEMS["multiclass"]
+
+    def fail(self):
+        assert torch.get_num_threads() == 1
+        raise RuntimeError("in the middle")
+
+    for rule in Optimizer.__subclasses__():
+        for cls in (rule, *rule.__subclasses__()):
+            monkeypatch.setattr(cls, "step", fail)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            fitted(problem, where)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_bfloat16_learns(device):
+    problem = PROBLEMS["multiclass"]
+    options = {"hidden_layer_sizes": (32,), "max_iter": 60, "random_state": 0, "learning_rate_init": 0.01}
+    exact = problem.ours(**options, device=device).fit(problem.X, problem.y)
+    rough = problem.ours(**options, device=device, dtype="bfloat16").fit(problem.X, problem.y)
+    assert rough.coefs_[0].dtype == np.float32
+    assert rough.predict_proba(problem.X).dtype == np.float64
+    assert abs(exact.score(problem.X, problem.y) - rough.score(problem.X, problem.y)) < 0.05
+    np.testing.assert_allclose(rough.loss_curve_[:5], exact.loss_curve_[:5], rtol=0.02)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_early_stopping_keeps_the_best_weights(name, where):
+    problem = PROBLEMS[name]
+    estimator = problem.ours(
+        hidden_layer_sizes=(10,),
+        early_stopping=True,
+        max_iter=30,
+        learning_rate_init=0.05,
+        random_state=0,
+        **problem.options,
+        **where,
+    )
+    task = estimator._task(problem.X, problem.y, None, _call())
+    estimator.fit(problem.X, problem.y)
+    rows = task.validation_rows
+    score = estimator.score(problem.X[rows], problem.y[rows])
+    np.testing.assert_allclose(score, estimator.best_validation_score_, rtol=1e-4, atol=1e-6)
+
+
+def _call():
+    from sk_mlp._estimator import Call
+
+    return Call(goes_on=False)
+
+
+def test_clone_and_set_params(where):
+    estimator = MLPTorchClassifier((3,), activation="tanh", **where)
+    assert clone(estimator).get_params() == estimator.get_params()
+    assert clone(estimator).set_params(alpha=0.5).alpha == 0.5
+
+
+@pytest.mark.parametrize("cls", [MLPTorchClassifier, MLPTorchRegressor])
+def test_html_links_to_the_documentation(cls):
+    html = cls()._repr_html_()
+    assert f"docs/api.md#{cls.__name__.lower()}" in html

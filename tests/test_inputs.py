@@ -1,0 +1,178 @@
+"""Whatever table a user has: one fit, however the numbers are stored; memory stays bounded."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from problems import PROBLEMS, raw_prediction
+
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+from sk_mlp import _estimator as estimator_module
+from sk_mlp import _validation as validation_module
+
+FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}
+pytestmark = pytest.mark.usefixtures("unconverged")
+
+
+def _read_only(X, tmp_path):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def _memory_map(X, tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    return np.load(tmp_path / "X.npy", mmap_mode="r")
+
+
+INPUTS = {
+    "fortran": lambda X, _: np.asfortranarray(X),
+    "strided": lambda X, _: np.repeat(X, 2, axis=1)[:, ::2],
+    "reversed": lambda X, _: X[::-1][::-1],
+    "float32": lambda X, _: X.astype(np.float32),
+    "float16": lambda X, _: X.astype(np.float16),
+    "longdouble": lambda X, _: X.astype(np.longdouble),
+    "int8": lambda X, _: X.astype(np.int8),
+    "uint16": lambda X, _: X.astype(np.uint16),
+    "bool": lambda X, _: X > 0,
+    "object": lambda X, _: X.astype(object),
+    "big endian": lambda X, _: X.astype(">f8"),
+    "list": lambda X, _: X.tolist(),
+    "read-only": _read_only,
+    "memory map": _memory_map,
+    "memory map, float32": lambda X, path: _memory_map(X.astype(np.float32), path),
+    "pandas": lambda X, _: pd.DataFrame(X, columns=list("abcdefgh")),
+    "pandas, mixed": lambda X, _: pd.DataFrame(X, columns=list("abcdefgh")).astype({"a": np.float32, "b": int}),
+    "polars": lambda X, _: pl.DataFrame(X, schema=list("abcdefgh")),
+    "csr_matrix": lambda X, _: sp.csr_matrix(X),
+    "csr_array": lambda X, _: sp.csr_array(X),
+    "csc_array": lambda X, _: sp.csc_array(X),
+    "coo_array": lambda X, _: sp.coo_array(X),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", INPUTS)
+def test_one_fit_whatever_the_container(kind, where, rtol, tmp_path, rng):
+    values = np.round(rng.uniform(0, 3, (160, 8)))  # exact in every number type
+    y = rng.randint(3, size=160)
+    if kind == "bool":
+        values = (values > 0).astype(float)
+    expected = MLPTorchClassifier(**FAST, **where).fit(values, y)
+    X = INPUTS[kind](values, tmp_path)
+    estimator = MLPTorchClassifier(**FAST, **where).fit(X, y)
+    np.testing.assert_allclose(estimator.predict_proba(X), expected.predict_proba(values), rtol=rtol, atol=rtol)
+    assert hasattr(estimator, "feature_names_in_") == (kind.startswith(("pandas", "polars")))
+
+
+def test_feature_names_are_checked(where):
+    problem = PROBLEMS["regression"]
+    frame = pd.DataFrame(problem.X, columns=list("abcdefgh"))
+    estimator = MLPTorchRegressor(**FAST, **where).fit(frame, problem.y)
+    with pytest.raises(ValueError, match="feature names"):
+        estimator.predict(frame[list("hgfedcba")])
+    with pytest.warns(UserWarning, match="valid feature names"):
+        estimator.predict(problem.X)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_matching_input_is_not_copied(dtype, device):
+    problem = PROBLEMS["multiclass"]
+    X = np.ascontiguousarray(problem.X, dtype=dtype)
+    estimator = MLPTorchClassifier(**FAST, dtype=dtype, device=device)
+    task = estimator._task(X, problem.y, None, estimator_module.Call(goes_on=False))
+    assert np.shares_memory(task.X, X)
+    sparse = sp.csr_array(X)
+    task = estimator._task(sparse, problem.y, None, estimator_module.Call(goes_on=False))
+    assert np.shares_memory(task.X.data, sparse.data)
+
+
+def test_sparse_rows_are_never_densified(where, monkeypatch, rng):
+    X = sp.random_array((500, 100_000), density=1e-4, format="csr", rng=np.random.default_rng(0))
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a sparse matrix was densified")
+
+    for method in ("toarray", "todense"):
+        monkeypatch.setattr(sp.csr_array, method, refuse)
+    estimator = MLPTorchClassifier((2,), max_iter=1, random_state=0, **where).fit(X, rng.randint(2, size=500))
+    assert estimator.predict(X).shape == (500,)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_prediction_in_chunks_is_prediction(name, kind, where, rtol, monkeypatch):
+    problem = PROBLEMS[name]
+    X = sp.csr_array(problem.X) if kind == "sparse" else problem.X
+    estimator = problem.ours(**FAST, **problem.options, **where).fit(X, problem.y)
+    expected, labels = raw_prediction(estimator, X), estimator.predict(X)
+    monkeypatch.setattr(estimator_module, "_PREDICTION_BYTES", 4000)
+    seen = []
+    cast_rows = validation_module.cast_rows
+    monkeypatch.setattr(estimator_module, "cast_rows", lambda *args: seen.append(args[2] - args[1]) or cast_rows(*args))
+    np.testing.assert_allclose(raw_prediction(estimator, X), expected, rtol=rtol, atol=1e-6)
+    np.testing.assert_array_equal(estimator.predict(X), labels) if labels.dtype.kind != "f" else None
+    assert len(seen) > 5
+    assert max(seen) * 27 * 4 <= 4000
+
+
+def test_lbfgs_in_chunks_is_lbfgs(where, monkeypatch, rng):
+    problem, weight = PROBLEMS["multiclass"], rng.uniform(0, 2, 160)
+    fits = []
+    for n_bytes in (32 * 2**20, 3000):
+        monkeypatch.setattr("sk_mlp._lbfgs._CHUNK_BYTES", n_bytes)
+        estimator = problem.ours(**{**FAST, "max_iter": 15}, solver="lbfgs", **where)
+        fits.append(estimator.fit(problem.X, problem.y, sample_weight=weight))
+    np.testing.assert_allclose(fits[0].coefs_[0], fits[1].coefs_[0], rtol=1e-5, atol=1e-7)
+
+
+def test_validation_in_chunks_is_validation(where, monkeypatch):
+    problem = PROBLEMS["regression"]
+    fits = []
+    for n_bytes in (16 * 2**20, 1000):
+        monkeypatch.setattr("sk_mlp._training._VALIDATION_BYTES", n_bytes)
+        fits.append(problem.ours(**FAST, early_stopping=True, **where).fit(problem.X, problem.y))
+    np.testing.assert_allclose(fits[0].validation_scores_, fits[1].validation_scores_, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "y", [lambda y: y.tolist(), lambda y: pd.Series(y), lambda y: pl.Series(y), lambda y: y[:, None]]
+)
+def test_targets_in_many_containers(y, where):
+    problem = PROBLEMS["regression"]
+    expected = MLPTorchRegressor(**FAST, **where).fit(problem.X, problem.y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a column vector draws scikit-learn's DataConversionWarning
+        estimator = MLPTorchRegressor(**FAST, **where).fit(problem.X, y(problem.y))
+    np.testing.assert_array_equal(estimator.predict(problem.X), expected.predict(problem.X))
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_weight_is_repetition(name, solver, where, rng):
+    """At full batch a weight of 2 is the row twice, a weight of 0 the row removed."""
+    problem = PROBLEMS[name]
+    weight = rng.randint(3, size=len(problem.X))
+    rows = np.repeat(np.arange(len(problem.X)), weight)
+    options = {**FAST, **problem.options, "solver": solver, "shuffle": False, "alpha": 0.1}
+    weighted = problem.ours(**{**options, "batch_size": 160}, **where)
+    repeated = problem.ours(**{**options, "batch_size": len(rows)}, **where)
+    weighted.fit(problem.X, problem.y, sample_weight=weight)
+    repeated.fit(problem.X[rows], problem.y[rows])
+    tolerance = 1e-7 if where["dtype"] == "float64" else 1e-3
+    np.testing.assert_allclose(
+        raw_prediction(weighted, problem.X), raw_prediction(repeated, problem.X), rtol=tolerance, atol=tolerance
+    )
+
+
+def test_a_batch_without_weight_changes_nothing_but_the_moments(where):
+    problem = PROBLEMS["regression"]
+    weight = np.repeat([0.0, 1.0], 80)
+    estimator = problem.ours(**{**FAST, "batch_size": 40}, shuffle=False, momentum=0.0, solver="sgd", **where)
+    estimator.fit(problem.X, problem.y, sample_weight=weight)
+    alone = problem.ours(**{**FAST, "batch_size": 40}, shuffle=False, momentum=0.0, solver="sgd", **where)
+    alone.fit(problem.X[80:], problem.y[80:])
+    np.testing.assert_allclose(estimator.coefs_[0], alone.coefs_[0], rtol=1e-6, atol=1e-7)
