@@ -30,7 +30,8 @@ def pytest_terminal_summary(terminalreporter):
         worst = [value for name, value in properties if name == f"parity {dtype}"]
         if worst:
             terminalreporter.write_line(
-                f"parity with scikit-learn in {dtype}: {len(worst)} comparisons, largest relative difference {max(worst):.1e}"
+                f"parity with scikit-learn in {dtype}: {len(worst)} comparisons, "
+                f"largest relative difference {max(worst):.1e}"
             )
 
 

@@ -141,7 +141,7 @@ def test_sample_weight_is_routed(where):
             return_estimator=True,
             cv=3,
         )
-    assert result["test_score"].min() > 0.9
         routing = mlp.set_partial_fit_request(sample_weight=True, classes=True).get_metadata_routing()
+    assert result["test_score"].min() > 0.9
     assert all(not (model.predict(X) == 2).any() for model in result["estimator"])
     assert routing.partial_fit.requests == {"sample_weight": True, "classes": True}

@@ -40,10 +40,10 @@ PARAMETERS = [
     ({"batch_size": 0}, "'batch_size' parameter of .* Got 0 instead"),
     ({"beta_1": 1.0}, "'beta_1' parameter of .* Got 1.0 instead"),
     ({"max_iter": 0}, "'max_iter' parameter of .* Got 0 instead"),
-    ({"early_stopping": True, "validation_fraction": 0.001}, r"at least 2 validation rows, got 1 \(.*=0.001 of 160"),
+    ({"early_stopping": True, "validation_fraction": 0.001}, r"at least 2 validation rows, got 1 \(.*0.001 of 160"),
     ({"early_stopping": True, "validation_fraction": 0.0}, "test_size=0.0"),
     ({"warm_start": True, "hidden_layer_sizes": (5,)}, r"must go on with the network they left, of layers \(8, 4, "),
-    ({"solver": "sgd", "learning_rate_init": 1e30, "max_iter": 30}, r"non-finite parameter weights.*1e\+30 is too large"),
+    ({"solver": "sgd", "learning_rate_init": 1e30, "max_iter": 9}, r"non-finite parameter weights.*1e\+30 is too"),
 ]  # fmt: skip
 
 DATA = [
@@ -151,11 +151,11 @@ class TestPartialFit:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda e, X, y: e.partial_fit(X, y + 1), r"labels in classes_ only, got \[ 1 11 21\]; classes_ is \[ 0 10 20"),
+            (lambda e, X, y: e.partial_fit(X, y + 1), r"in classes_ only, got \[ 1 11 21\]; classes_ is \[ 0 10"),
             (lambda e, X, y: e.partial_fit(X, y, classes=[0, 10]), r"classes must stay the same .*, got \[ 0 10\]"),
-            (lambda e, X, y: e.partial_fit(X, np.eye(3, dtype=int)[y // 10]), "y must be single labels out of 3 classes"),
+            (lambda e, X, y: e.partial_fit(X, np.eye(3, dtype=int)[y // 10]), "must be single labels out of 3 classes"),
             (lambda e, X, y: e.partial_fit(X[:, :3], y), "X has 3 features, but .* is expecting 8"),
-            (lambda e, X, y: e.set_params(early_stopping=True).partial_fit(X, y), "does not support early_stopping=True"),
+            (lambda e, X, y: e.set_params(early_stopping=True).partial_fit(X, y), "not support early_stopping=True"),
             (lambda e, X, y: e.set_params(warm_start=True).fit(X, y * 0), r"must have the same classes .*, got \[0\]"),
         ],
     )  # fmt: skip
@@ -207,16 +207,16 @@ def test_values_too_large_for_float32(device):
         estimator.fit(problem.X, with_value(problem.y, 1e300))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_absent_cuda_says_so():
-    problem = PROBLEMS["regression"]
-    with pytest.raises(ValueError, match=r"got 'cuda:1'; PyTorch sees 0 CUDA device\(s\)"):
-        MLPTorchRegressor(**FAST, device="cuda:1").fit(problem.X, problem.y)
+    problem, n_present = PROBLEMS["regression"], torch.cuda.device_count()
+    absent = f"cuda:{n_present}"
+    with pytest.raises(ValueError, match=rf"got '{absent}'; PyTorch sees {n_present} CUDA device\(s\)"):
+        MLPTorchRegressor(**FAST, device=absent).fit(problem.X, problem.y)
 
 
 def test_float64_on_mps():
     problem = PROBLEMS["regression"]
-    with pytest.raises(ValueError, match="dtype must be 'float32' or 'bfloat16' on device 'mps'.*got 'float64'"):
+    with pytest.raises(ValueError, match=r"dtype must be 'float32' or 'bfloat16' on device 'mps'.*got 'float64'"):
         MLPTorchRegressor(**FAST, device="mps", dtype="float64").fit(problem.X, problem.y)
 
 
@@ -225,5 +225,4 @@ def test_not_fitted(method):
     from sklearn.exceptions import NotFittedError
 
     with pytest.raises(NotFittedError):
-        result = getattr(MLPTorchClassifier(), method)
-        result(PROBLEMS["binary"].X)
+        getattr(MLPTorchClassifier(), method)(PROBLEMS["binary"].X)

@@ -253,7 +253,6 @@ class TestWarnings:
         problem = PROBLEMS["multiclass"]
         with pytest.warns(ConvergenceWarning) as record:
             problem.ours(max_iter=3, **where).fit(problem.X, problem.y)
-            problem.ours(max_iter=1, **where).partial_fit(problem.X, problem.y, classes=np.unique(problem.y))
         assert [warning.filename for warning in record] == [__file__]
 
 

@@ -1,7 +1,7 @@
 """Same seed, same network: weights, curves, stopping and predictions are scikit-learn's after a full fit.
 
-In float64 everything agrees to 1e-6 relative. In float32 first-order fits agree to 5e-3; L-BFGS is left out there, because
-SciPy's line search and scikit-learn see different roundings.
+In float64 everything agrees to 1e-6 relative. In float32 first-order fits agree to 5e-3; L-BFGS is left out there,
+because SciPy's line search and scikit-learn see different roundings.
 """
 
 import numpy as np
