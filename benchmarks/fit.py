@@ -1,0 +1,127 @@
+"""Time fits: `python -m benchmarks.fit`, with `--quick` under a minute, `--json` for machines, `--case` for some."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.neural_network import MLPClassifier
+
+from sk_mlp import MLPTorchClassifier
+
+from . import peers
+from .peers import Job
+from .timing import OURS, Timing, interleave, machine, table, to_json
+
+Contestants = Mapping[str, Callable[[], object]]
+
+
+def _all_peers(job: Job) -> Contestants:
+    return {
+        OURS: peers.ours(job),
+        "scikit-learn": peers.scikit_learn(job),
+        "skorch": peers.skorch(job),
+        "torch loop": peers.torch_loop(job),
+        "products alone": peers.floor(job),
+    }
+
+
+def _digits(hidden: tuple[int, ...], batch_size: int, epochs: int) -> Job:
+    X, y = load_digits(return_X_y=True)
+    return Job(X / 16, y, hidden, batch_size, epochs)
+
+
+def _random(n: int, n_features: int, hidden: tuple[int, ...], epochs: int) -> Job:
+    rng = np.random.default_rng(0)
+    return Job(rng.normal(size=(n, n_features)), rng.integers(10, size=n), hidden, 200, epochs)
+
+
+def _diabetes() -> Contestants:
+    X, y = load_diabetes(return_X_y=True)
+    return _all_peers(Job(X * 20, y / 100, (64, 64), 32, 40))
+
+
+def _bfloat16() -> Contestants:
+    job = _random(20_000, 784, (512, 256), 1)
+    return {OURS: peers.ours(job, dtype="bfloat16"), "scikit-learn": peers.scikit_learn(job)}
+
+
+def _sparse() -> Contestants:
+    rng = np.random.default_rng(0)
+    X = sp.random_array((10_000, 20_000), density=0.005, format="csr", rng=rng)
+    job = Job(X, rng.integers(20, size=10_000), (64,), 200, 1)
+    return {OURS: peers.ours(job), "scikit-learn": peers.scikit_learn(job)}
+
+
+def _early_stopping() -> Contestants:
+    job = _digits((100,), 200, 40)
+    more = {"early_stopping": True}
+    return {OURS: peers.ours(job, **more), "scikit-learn": peers.scikit_learn(job, **more)}
+
+
+def _lbfgs() -> Contestants:
+    job = _digits((100,), 200, 40)
+    more = {"solver": "lbfgs"}
+    return {OURS: peers.ours(job, **more), "scikit-learn": peers.scikit_learn(job, **more)}
+
+
+def _partial_fit() -> Contestants:
+    X, y = load_digits(return_X_y=True)
+    batches = [np.random.RandomState(i).permutation(len(X))[:100] for i in range(1000)]
+
+    def run(cls: type, **more: object) -> Callable[[], object]:
+        def calls() -> None:
+            estimator = cls(random_state=0, **more)
+            for rows in batches:
+                estimator.partial_fit(X[rows], y[rows], classes=range(10))
+
+        return calls
+
+    return {OURS: run(MLPTorchClassifier, device="cpu"), "scikit-learn": run(MLPClassifier)}
+
+
+# Case, contestants, and whether it takes longer than a quick run allows.
+CASES: dict[str, tuple[Callable[[], Contestants], bool]] = {
+    "digits, (100,), batch 200": (lambda: _all_peers(_digits((100,), 200, 40)), False),
+    "digits, (32, 16), batch 32": (lambda: _all_peers(_digits((32, 16), 32, 10)), False),
+    "diabetes, (64, 64), batch 32": (_diabetes, False),
+    "20,000 x 784, (512, 256), batch 200": (lambda: _all_peers(_random(20_000, 784, (512, 256), 1)), True),
+    "20,000 x 784, (512, 256), bfloat16": (_bfloat16, True),
+    "sparse 10,000 x 20,000, (64,), batch 200": (_sparse, True),
+    "digits, early stopping": (_early_stopping, False),
+    "digits, lbfgs": (_lbfgs, False),
+    "1,000 calls of partial_fit": (_partial_fit, True),
+}
+
+
+def main(cases: Mapping[str, tuple[Callable[[], Contestants], bool]] = CASES, title: str = "Fits") -> None:
+    """Parse the command line, run the cases, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the short cases, three repetitions")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--case", default="", help="only cases whose name contains this")
+    parser.add_argument("--repetitions", type=int, default=0, help="of each case (default: 5, quick: 3)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(torch.get_num_threads())
+    warnings.simplefilter("ignore")
+    timings: list[Timing] = []
+    if not arguments.json:
+        print(f"## {title}\n\n{machine()}\n")
+    for name, (contestants, is_long) in cases.items():
+        if arguments.case not in name or (arguments.quick and is_long):
+            continue
+        found = interleave(name, contestants(), arguments.repetitions or (3 if arguments.quick else 5))
+        timings += found
+        if not arguments.json:
+            print(table(found), flush=True)
+    if arguments.json:
+        print(to_json(timings))
+
+
+if __name__ == "__main__":
+    main()
