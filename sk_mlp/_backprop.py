@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from ._activations import Activation
-from ._batches import Batch, DenseRows, Rows
+from ._batches import Batch, DenseRows, Rows, copy_if_cast
 from ._network import Layout
 from ._objective import Objective
 
 
 class _HiddenLayer:
-    """Buffers of one hidden layer for `(k, n, units)` values: input, output, and gradient of the input."""
+    """Buffers of one hidden layer for `(k, n, units)` values: input and output, one buffer where that is enough."""
 
     def __init__(self, shape: tuple[int, int, int], activation: Activation, like: Tensor) -> None:
         self.z = like.new_empty(shape)
         self.h = like.new_empty(shape) if activation.keeps_input else self.z
-        self.delta = like.new_empty(shape)
         self.kept = self.z if activation.keeps_input else self.h
         self.rows = DenseRows(self.h)
 
@@ -79,6 +78,7 @@ class Backprop:
         self._coefs = layout.coefs(self._working)
         self._forward = Forward(self._coefs, layout.intercepts(self._working), n, activation, parameters.dtype)
         self._hidden = self._forward.hidden
+        self._deltas = [torch.empty_like(layer.z) for layer in self._hidden]  # gradients of the hidden layers' inputs
         self._coef_gradients = layout.coefs(self._working_gradient)
         self._intercept_gradients = layout.intercepts(self._working_gradient)
         self._coef_runs, self._gradient_runs = layout.coef_runs(parameters), layout.coef_runs(gradient)
@@ -104,10 +104,9 @@ class Backprop:
             layer_inputs[i].coef_gradient(delta, out=self._coef_gradients[i])
             torch.sum(delta, 1, keepdim=True, out=self._intercept_gradients[i])
             if i > 0:
-                layer = self._hidden[i - 1]
-                torch.bmm(delta, self._coefs[i].mT, out=layer.delta)
-                self._activation.backward(layer.delta, layer.kept)
-                delta = layer.delta
+                torch.bmm(delta, self._coefs[i].mT, out=self._deltas[i - 1])
+                delta = self._deltas[i - 1]
+                self._activation.backward(delta, self._hidden[i - 1].kept)
 
     def _penalise(self, batch: Batch) -> None:
         """Add `decay * coefs` to the gradient and note the coefs' squared norm."""
@@ -115,9 +114,3 @@ class Backprop:
         for coefs, gradient in zip(self._coef_runs, self._gradient_runs, strict=True):
             gradient.addcmul_(coefs, batch.decay)
             batch.squared_norm.baddbmm_(coefs.unsqueeze(1), coefs.unsqueeze(2))
-
-
-def copy_if_cast(source: Tensor, target: Tensor) -> None:
-    """Copy into `target`, unless the two are one buffer because no cast was needed."""
-    if target is not source:
-        target.copy_(source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,16 +37,21 @@ class DenseRows:
 
 
 class SparseRows:
-    """Inputs of a layer as k CSR matrices `(n, fan_in)`, multiplied one after another."""
+    """Inputs of a layer as k CSR matrices `(n, fan_in)`, multiplied one after another.
+
+    PyTorch has no sparse products in bfloat16; those run in float32.
+    """
 
     def __init__(self, matrices: Sequence[sp.csr_array], device: torch.device, dtype: torch.dtype) -> None:
-        self._matrices = matrices
-        self._device, self._dtype = device, dtype
+        self._matrices, self._device = matrices, device
+        self._dtype = torch.promote_types(dtype, torch.float32)
 
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
-        for i, matrix in enumerate(self._matrices):
-            torch.addmm(intercept[i], self._csr(matrix), coef[i], out=out[i])
+        coef, intercept, result = coef.to(self._dtype), intercept.to(self._dtype), out.to(self._dtype)
+        for i, matrix in enumerate(self._csr):
+            torch.addmm(intercept[i], matrix, coef[i], out=result[i])
+        copy_if_cast(result, out)
 
     def affine_outputs_first(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, fan_out, n)` with the same, transposed."""
@@ -54,14 +60,22 @@ class SparseRows:
         out.copy_(rows_first.mT)
 
     def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
-        """Fill `out` `(k, fan_in, fan_out)` with `values.T @ delta`.
+        """Fill `out` `(k, fan_in, fan_out)` with `values.T @ delta`."""
+        delta, result = delta.to(self._dtype), out.to(self._dtype)
+        for i, matrix in enumerate(self._transposed_csr):
+            torch.mm(matrix, delta[i].contiguous(), out=result[i])
+        copy_if_cast(result, out)
 
-        SciPy turns CSR around first: PyTorch's own product with a transposed CSR matrix takes three times as long.
-        """
-        for i, matrix in enumerate(self._matrices):
-            torch.mm(self._csr(matrix.T.tocsr()), delta[i].contiguous(), out=out[i])
+    @cached_property
+    def _csr(self) -> list[Tensor]:
+        return [self._to_torch(matrix) for matrix in self._matrices]
 
-    def _csr(self, matrix: sp.csr_array) -> Tensor:
+    @cached_property
+    def _transposed_csr(self) -> list[Tensor]:
+        """SciPy turns CSR around: PyTorch's own product with a transposed CSR matrix takes three times as long."""
+        return [self._to_torch(matrix.T.tocsr()) for matrix in self._matrices]
+
+    def _to_torch(self, matrix: sp.csr_array) -> Tensor:
         """Return `matrix` as a PyTorch CSR tensor on the device."""
         with warnings.catch_warnings():
             # "Sparse CSR tensor support is in beta state", once a process.
@@ -153,6 +167,12 @@ Pool = DensePool | SparsePool
 def make_pool(X: Any, device: torch.device, dtype: torch.dtype) -> Pool:
     """Return the pool for a NumPy array or a SciPy CSR matrix."""
     return (SparsePool if sp.issparse(X) else DensePool)(X, device, dtype)
+
+
+def copy_if_cast(source: Tensor, target: Tensor) -> None:
+    """Copy into `target`, unless the two are one buffer because no cast was needed."""
+    if target is not source:
+        target.copy_(source)
 
 
 def rows_within(n_bytes: int, row_bytes: int) -> int:

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 
 from . import stacking
 from ._activations import ACTIVATIONS
-from ._backprop import Forward
-from ._batches import as_tensor, make_pool, rows_within
-from ._device import PRECISIONS, Precision, precision_for, resolve_device, threads_for
+from ._device import PRECISIONS, Precision, precision_for, resolve_device
 from ._network import build_module, glorot_uniform, pack, unpack
 from ._objective import Objective
+from ._prediction import predict_rows
 from ._task import FitResult, FitTask, Progress, Settings, Status
 from ._validation import (
-    cast_rows,
+    check_split,
     clip_batch_size,
     hidden_sizes,
     prediction_data,
@@ -36,7 +35,6 @@ from ._validation import (
     unchanged_on_error,
 )
 
-_PREDICTION_BYTES = 64 * 2**20  # of activations while predicting
 _WARNINGS: dict[Status, type[Warning]] = {
     Status.MAX_ITER: ConvergenceWarning,
     Status.DIVERGED: ConvergenceWarning,
@@ -144,8 +142,9 @@ class BaseMLPTorch(BaseEstimator, ABC):
     def module_(self) -> nn.Sequential:
         """The network as a live `torch.nn.Sequential` of linear layers and activations.
 
-        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. On the CPU its
-        parameters share the memory of `coefs_` and `intercepts_`: training it further changes predictions.
+        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. It lives on the CPU and
+        shares the memory of `coefs_` and `intercepts_`: training it further changes predictions. (Read-only arrays,
+        and assigned ones of another dtype, are copied.)
 
         Raises
         ------
@@ -153,8 +152,8 @@ class BaseMLPTorch(BaseEstimator, ABC):
             Before `fit`.
         """
         check_is_fitted(self)
-        coefs, intercepts = map(as_tensor, self.coefs_), map(as_tensor, self.intercepts_)
-        return build_module(list(coefs), list(intercepts), ACTIVATIONS[self.activation].module)
+        coefs, intercepts = ([torch.from_numpy(_writable(a)) for a in arrays] for arrays in self._layers())
+        return build_module(coefs, intercepts, ACTIVATIONS[self.activation].module)
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
         """Return what completes the documentation link in the HTML representation."""
@@ -195,6 +194,8 @@ class BaseMLPTorch(BaseEstimator, ABC):
             self, X, y, sample_weight, dtype=dtype, reset=not call.goes_on, y_numeric=is_regressor(self)
         )
         target = self._read_target(y, call)
+        if stops_early:
+            check_split(len(target), self.validation_fraction)
         layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
         rng = check_random_state(self.random_state)
         activation = ACTIVATIONS[self.activation]
@@ -230,8 +231,7 @@ class BaseMLPTorch(BaseEstimator, ABC):
     def _settings(self, n_train: int) -> Settings:
         """Return the parameters that training reads."""
         values = {f.name: getattr(self, f.name) for f in fields(Settings)}
-        if self.solver != "lbfgs":
-            values["batch_size"] = clip_batch_size(self.batch_size, n_train)
+        values["batch_size"] = n_train if self.solver == "lbfgs" else clip_batch_size(self.batch_size, n_train)
         return Settings(**values)
 
     def _earlier_progress(self, call: Call) -> Progress:
@@ -242,13 +242,13 @@ class BaseMLPTorch(BaseEstimator, ABC):
 
     def _current_parameters(self, layer_sizes: tuple[int, ...]) -> np.ndarray:
         """Return the fitted parameters, packed, if they have the shape asked for."""
-        fitted = (self.coefs_[0].shape[0], *(coef.shape[1] for coef in self.coefs_))
+        fitted = (np.shape(self.coefs_[0])[0], *(np.shape(coef)[1] for coef in self.coefs_))
         if fitted != layer_sizes:
             raise ValueError(
                 f"warm_start and partial_fit must go on with the network they left, of layers {fitted}, "
                 f"got layers {layer_sizes}"
             )
-        return pack(self.coefs_, self.intercepts_, self._precision.array)
+        return pack(*self._layers(), self._precision.array)
 
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         """Return what the validation split keeps the shares of, if anything."""
@@ -271,29 +271,22 @@ class BaseMLPTorch(BaseEstimator, ABC):
         self.best_validation_score_ = progress.best_score if scored else None
 
     def _predict_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
-        """Return `finish(raw)` for all rows of X, chunk by chunk.
-
-        `finish` takes raw predictions `(1, n_outputs, n)`, float64 so that no digits of a probability near one are
-        lost, and returns rows first, `(n, ...)`.
-        """
+        """Return `finish(raw)` for all rows of X; see `predict_rows`."""
         check_is_fitted(self)
         X = prediction_data(self, X)
-        n_samples, n_parameters = X.shape[0], sum(np.size(a) for a in (*self.coefs_, *self.intercepts_))
+        coefs, intercepts = self._layers()
+        n_parameters = sum(array.size for array in (*coefs, *intercepts))
         device = resolve_device(self.device, self.dtype)
-        precision = precision_for(self.dtype, device, n_samples, n_parameters)
-        coefs = [as_tensor(np.asarray(coef)).to(device, precision.product).unsqueeze(0) for coef in self.coefs_]
-        intercepts = [as_tensor(np.asarray(b)).to(device, precision.product).view(1, 1, -1) for b in self.intercepts_]
-        units = X.shape[1] + sum(coef.shape[2] for coef in coefs)
-        size = min(n_samples, rows_within(_PREDICTION_BYTES, units * precision.master.itemsize))
-        parts = _Parts(n_samples)
-        with torch.inference_mode(), threads_for(size * max(coef.numel() for coef in coefs)):
-            for start in range(0, n_samples, size):
-                chunk = cast_rows(X, start, start + size, precision.array)
-                n = chunk.shape[0]
-                forward = Forward(coefs, intercepts, n, ACTIVATIONS[self.activation], precision.master)
-                raw = forward(make_pool(chunk, device, precision.product).slice(0, n))
-                parts.append(finish(raw.cpu().double()).numpy())
-        return parts.whole
+        precision = precision_for(self.dtype, device, X.shape[0], n_parameters)
+        return predict_rows(X, coefs, intercepts, ACTIVATIONS[self.activation], precision, device, finish)
+
+    def _layers(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return `coefs_` and `intercepts_`, as arrays that PyTorch takes even where a user has assigned others."""
+        dtype = self._precision.array
+        return (
+            [np.ascontiguousarray(coef, dtype) for coef in self.coefs_],
+            [np.ascontiguousarray(intercept, dtype) for intercept in self.intercepts_],
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -302,15 +295,6 @@ class BaseMLPTorch(BaseEstimator, ABC):
         return tags
 
 
-class _Parts:
-    """Chunks of predictions, written one after another into an array allocated once."""
-
-    def __init__(self, n_samples: int) -> None:
-        self._n_samples, self._filled = n_samples, 0
-
-    def append(self, part: np.ndarray) -> None:
-        """Write the next rows."""
-        if self._filled == 0:
-            self.whole = np.empty((self._n_samples, *part.shape[1:]), part.dtype)
-        self.whole[self._filled : self._filled + len(part)] = part
-        self._filled += len(part)
+def _writable(array: np.ndarray) -> np.ndarray:
+    """Return the array itself, or a copy of a read-only one."""
+    return array if array.flags.writeable else array.copy()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import scipy.optimize
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from ._backprop import Backprop
-from ._batches import Batch, make_pool, rows_within
+from ._batches import Batch, Pool, Rows, make_pool, rows_within
 from ._device import line_search_dtype, threads_for
 from ._network import Layout
 from ._task import FitResult, FitTask, Status
@@ -44,17 +47,18 @@ class _Search:
         self._gradient = torch.zeros_like(self._parameters)
         self._total_gradient = torch.zeros_like(self._parameters)
         self._rows = len(task.target)
-        size = min(self._rows, rows_within(_CHUNK_BYTES, 2 * sum(task.layer_sizes[1:]) * self._parameters.itemsize))
-        self._starts = range(0, self._rows, size)
-        self._size = size
-        self._pool = make_pool(task.X, task.device, dtype)
+        # A row's input, which may have to be cast, its activations, and their deltas.
+        widths = task.layer_sizes[0] + 2 * sum(task.layer_sizes[1:])
+        self._size = min(self._rows, rows_within(_CHUNK_BYTES, widths * self._parameters.itemsize))
+        self._starts = range(0, self._rows, self._size)
+        self._inputs = self._chunks_of(make_pool(task.X, task.device, dtype))
         self._target = torch.from_numpy(task.target).to(task.device)
         if self._target.is_floating_point():
             self._target = self._target.to(dtype)
         self._scale, self._decay = self._weigh(dtype)
         self._backprops = {
             n: Backprop(layout, self._parameters, self._gradient, n, task.activation, task.objective, dtype)
-            for n in {min(size, self._rows - start) for start in self._starts}
+            for n in {min(self._size, self._rows - start) for start in self._starts}
         }
         self._losses: list[float] = []
 
@@ -110,13 +114,18 @@ class _Search:
         """Return a chunk of rows; the penalty belongs to the first."""
         stop = min(start + self._size, self._rows)
         return Batch(
-            self._pool.slice(start, stop),
+            self._inputs(start),
             self._target[start:stop].T.unsqueeze(0),
             self._scale[..., start:stop],
             self._decay if start == 0 else torch.zeros_like(self._decay),
             self._parameters.new_empty(1, stop - start),
             self._parameters.new_zeros(1, 1, 1),
         )
+
+    def _chunks_of(self, pool: Pool) -> Callable[[int], Rows]:
+        """Return what gives the rows from `start` on; kept from one evaluation to the next where that is little."""
+        chunk = lambda start: pool.slice(start, min(start + self._size, self._rows))  # noqa: E731
+        return cache(chunk) if sp.issparse(self._task.X) or len(self._starts) == 1 else chunk
 
     def _weigh(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return each row's share of the loss `(1, 1, n)` and the factor of the penalty `(1, 1)`."""

@@ -33,12 +33,12 @@ def _exp_above_zero(log_proba: Tensor) -> Tensor:
     return torch.where(rarity > _RARE, slow, rarity).neg_().exp_()
 
 
-def _row_weights(sample_weight: Tensor | None, like: Tensor) -> Tensor:
-    """Return weights `(k, n)` that sum to one over the rows; equal ones for None."""
+def _average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Return float64 means over the rows, the last axis; `sample_weight` broadcasts to `values`."""
     if sample_weight is None:
-        return torch.full_like(like, 1.0 / like.shape[-1], dtype=torch.float64)
+        return values.double().mean(-1)
     weight = sample_weight.double()
-    return weight / weight.sum(-1, keepdim=True)
+    return (values * weight).sum(-1) / weight.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,11 @@ class Classification(Objective):
         """Return log-probabilities `(k, n_classes or n_labels, n)`, finite for finite raw predictions."""
 
     def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
-        hits = (self.choose(raw) == target).all(1)
-        return (hits * _row_weights(sample_weight, hits)).sum(-1)
+        return _average((self.choose(raw) == target).all(1), sample_weight)
 
 
 class BinaryCrossEntropy(Classification):
-    """Bernoulli negative log-likelihood; with several outputs one per label (multilabel).
+    """Bernoulli negative log-likelihood, summed over outputs.
 
     `loss = softplus((1 - 2 y) z)`, the form without cancellation for `y` in {0, 1}.
     """
@@ -96,13 +95,8 @@ class BinaryCrossEntropy(Classification):
         gradient.sub_(target)
 
     def inverse_link(self, raw: Tensor) -> Tensor:
-        """Return the sigmoid, kept strictly inside (0, 1) and strictly increasing.
-
-        Next to 1 a float64 runs out of digits, and a sigmoid would tie what the logits still tell apart. From a logit
-        of 20 on, `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is within 2.1e-9 of the sigmoid.
-        """
-        slow = 1 - torch.sigmoid(raw.new_tensor(-_TAIL)) * _TAIL / raw.clamp_min(_TAIL)
-        return torch.where(raw > _TAIL, slow, _exp_above_zero(F.logsigmoid(raw))).clamp_max(1 - 2.0**-53)
+        """Return the sigmoid, kept above 0 in the order of the logits."""
+        return _exp_above_zero(F.logsigmoid(raw))
 
     def choose(self, raw: Tensor) -> Tensor:
         return (raw > 0).long()
@@ -110,6 +104,26 @@ class BinaryCrossEntropy(Classification):
     def log_proba(self, raw: Tensor) -> Tensor:
         # softplus over its whole range: torch's logsigmoid is the same function with its sign turned.
         return F.logsigmoid(raw)
+
+
+class OneClass(BinaryCrossEntropy):
+    """Binary cross-entropy where only one class was seen, which is chosen whatever the network says."""
+
+    def choose(self, raw: Tensor) -> Tensor:
+        return torch.zeros_like(raw, dtype=torch.long)
+
+
+class MultilabelCrossEntropy(BinaryCrossEntropy):
+    """A binary cross-entropy for each label."""
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        """Return the sigmoid, kept strictly inside (0, 1) and strictly increasing.
+
+        Next to 1 a float64 runs out of digits, and a sigmoid would tie what the logits still tell apart. From a logit
+        of 20 on, `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is within 2.1e-9 of the sigmoid.
+        """
+        slow = 1 - torch.sigmoid(raw.new_tensor(-_TAIL)) * _TAIL / raw.clamp_min(_TAIL)
+        return torch.where(raw > _TAIL, slow, _exp_above_zero(F.logsigmoid(raw))).clamp_max(1 - 2.0**-53)
 
 
 class CrossEntropy(Classification):
@@ -140,10 +154,12 @@ class _Regression(Objective):
 
     def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Return R2 averaged over outputs; a constant output scores 1 if met exactly, else 0."""
-        y, y_pred = target.double(), self.inverse_link(raw).double()
-        weight = _row_weights(sample_weight, y[:, 0]).unsqueeze(1)
-        residual = (weight * (y - y_pred).square()).sum(-1)
-        total = (weight * (y - (weight * y).sum(-1, keepdim=True)).square()).sum(-1)
+        # R2 does not change with the origin; the first row as origin makes a constant output exactly zero.
+        origin = target[..., :1].double()
+        y, y_pred = target.double() - origin, self.inverse_link(raw).double() - origin
+        weight = None if sample_weight is None else sample_weight.unsqueeze(1)
+        residual = _average((y - y_pred).square(), weight)
+        total = _average((y - _average(y, weight).unsqueeze(-1)).square(), weight)
         constant = torch.where(residual == 0, 1.0, 0.0)
         r2 = torch.where(total == 0, constant, 1 - residual / total).mean(1)
         return torch.where(y_pred.isfinite().all(-1).all(-1), r2, torch.nan)
@@ -181,3 +197,6 @@ class PoissonDeviance(_Regression):
 
 
 REGRESSION_LOSSES: dict[str, Objective] = {"squared_error": SquaredError(), "poisson": PoissonDeviance()}
+
+# The regression objective that a fitted `out_activation_` belongs to.
+REGRESSION_LINKS = {objective.out_activation: objective for objective in REGRESSION_LOSSES.values()}

@@ -7,6 +7,7 @@ epochs), where it may lower the rate instead of letting the training stop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from ._task import Progress, Settings
@@ -43,14 +44,19 @@ def _fifth(progress: Progress, settings: Settings) -> float | None:
     return progress.rate_factor / _ADAPTIVE_STEP
 
 
-_CONSTANT = Schedule(_same, _stop)
 SCHEDULES = {
-    "constant": _CONSTANT,
+    "constant": Schedule(_same, _stop),
     "invscaling": Schedule(_inverse_scaling, _stop),
     "adaptive": Schedule(_same, _fifth),
 }
 
 
-def schedule_for(settings: Settings) -> Schedule:
-    """Return the schedule in force: as in scikit-learn, Adam knows a constant rate alone."""
-    return SCHEDULES[settings.learning_rate] if settings.solver == "sgd" else _CONSTANT
+def schedule_name(settings: Settings) -> str:
+    """Name the schedule in force: as in scikit-learn, Adam knows a constant rate alone."""
+    return settings.learning_rate if settings.solver == "sgd" else "constant"
+
+
+def take_up(progress: Progress, settings: Settings) -> Progress:
+    """Return progress to go on from; after another schedule than before, at the initial rate."""
+    name = schedule_name(settings)
+    return progress if progress.schedule == name else replace(progress, schedule=name, rate_factor=1.0)

@@ -27,7 +27,10 @@ class LabelCodec:
     def of(cls, y: Any, classes: np.ndarray | None = None) -> LabelCodec:
         """Return the codec for the labels in `y`, or for all of `classes` if they are listed."""
         if _is_indicator(y):
-            return cls("multilabel", np.arange(y.shape[1]), sp.issparse(y))
+            labels = np.arange(y.shape[1])
+            if classes is not None and not np.array_equal(classes, labels):
+                raise ValueError(f"classes must be {labels} for an indicator of {len(labels)} labels, got {classes}")
+            return cls("multilabel", labels, sp.issparse(y))
         classes = unique_labels(y) if classes is None else classes
         return cls("multiclass" if len(classes) > 2 else "binary", classes)
 
@@ -79,7 +82,10 @@ class LabelCodec:
             raise ValueError(
                 f"y must be {_describe(self.kind, len(self.classes))}, as in the first fit, got shape {np.shape(y)}"
             )
-        return (y.toarray() if sp.issparse(y) else np.asarray(y)).astype(dtype)
+        indicator = y.toarray() if sp.issparse(y) else np.asarray(y)
+        if not np.isin(indicator, (0, 1)).all():
+            raise ValueError(f"y must be an indicator of zeros and ones, got values {np.unique(indicator)[:10]}")
+        return indicator.astype(dtype)
 
 
 def _describe(kind: str, n_classes: int) -> str:
@@ -94,17 +100,22 @@ def _is_indicator(y: Any) -> bool:
     return y.ndim == 2
 
 
+def read_classes(classes: Any) -> np.ndarray:
+    """Return listed classes, sorted. Raises ValueError unless they are a non-empty flat list."""
+    if np.ndim(classes) != 1 or len(classes) == 0:
+        raise ValueError(f"classes must be a flat list of at least one label, got {classes!r}")
+    return unique_labels(classes)
+
+
 def read_labels(y: Any) -> Any:
     """Return validated labels `(n,)` or an indicator `(n, n_labels)`, dense or sparse.
 
-    Raises ValueError for continuous values and for several multiclass outputs.
+    Raises ValueError for continuous values, mixed types, and several multiclass outputs.
     """
+    if sp.issparse(y) and y.shape[1] == 1:
+        y = y.toarray()
     if not sp.issparse(y):
-        y = np.asarray(y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        if y.dtype == object and y.size and not isinstance(y.flat[0], str):
-            y = np.array(y.tolist())  # numbers or bools that lost their type on the way, in pandas for example
+        y = _numbers_or_words(column_or_1d(y, warn=True) if _is_column(y) else np.asarray(y))
     check_classification_targets(y)
     if type_of_target(y) == "multiclass-multioutput":
         raise ValueError(
@@ -117,10 +128,12 @@ def read_labels(y: Any) -> Any:
 def read_values(y: Any, dtype: np.dtype, loss: str) -> np.ndarray:
     """Return regression targets `(n, n_outputs)` of `dtype`.
 
-    Raises ValueError where `loss` needs what `y` is not, and for values too large for `dtype`.
+    Raises ValueError for what is not a number, too large for `dtype`, or outside the range of `loss`.
     """
-    y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:
+    y = y.toarray() if sp.issparse(y) else np.asarray(y)
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"y must hold real numbers, got dtype {y.dtype}")
+    if _is_column(y):
         y = column_or_1d(y, warn=True)
     with np.errstate(over="ignore"):
         target = y.reshape(len(y), -1).astype(dtype)
@@ -129,3 +142,19 @@ def read_values(y: Any, dtype: np.dtype, loss: str) -> np.ndarray:
     if loss == "poisson" and target.min() < 0:
         raise ValueError(f"y must be non-negative for loss='poisson', got {target.min():g}")
     return target
+
+
+def _is_column(y: Any) -> bool:
+    """Tell a matrix of one column."""
+    return np.ndim(y) == 2 and np.shape(y)[1] == 1
+
+
+def _numbers_or_words(y: np.ndarray) -> np.ndarray:
+    """Return labels with the type that objects have lost on the way, in pandas for example."""
+    if y.dtype != object or all(isinstance(label, str) for label in y.flat):
+        return y
+    typed = np.array(y.tolist())
+    if typed.dtype.kind not in "biuf":
+        kinds = sorted({type(label).__name__ for label in y.flat})
+        raise ValueError(f"Unknown label type: y must hold labels of one kind, got {', '.join(kinds)}")
+    return typed

@@ -68,7 +68,7 @@ class Settings:
 class Progress:
     """What a training has seen so far; a warm start or `partial_fit` goes on from here.
 
-    `rate_factor` multiplies `learning_rate_init`; `t` counts training rows seen.
+    `rate_factor` multiplies `learning_rate_init`, as `schedule` left it; `t` counts training rows seen.
     """
 
     loss_curve: tuple[float, ...] = ()
@@ -77,6 +77,7 @@ class Progress:
     best_score: float = -np.inf
     no_improvement: int = 0
     t: int = 0
+    schedule: str = "constant"
     rate_factor: float = 1.0
 
     def fresh_rate(self) -> Progress:

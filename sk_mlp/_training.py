@@ -16,12 +16,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._backprop import Backprop, Forward, copy_if_cast
-from ._batches import Batch, Epochs, make_pool, rows_within
+from ._backprop import Backprop, Forward
+from ._batches import Batch, Epochs, copy_if_cast, make_pool, rows_within
 from ._device import has_fused_adam, threads_for
 from ._network import Layout
 from ._optimizers import optimizer_class
-from ._schedules import schedule_for
+from ._schedules import SCHEDULES, take_up
 from ._stopping import observe, on_plateau
 from ._task import FitResult, FitTask, Progress, Status
 
@@ -76,7 +76,7 @@ class Member:
         # A copy: the task keeps its starting point.
         self.parameters = torch.tensor(task.parameters, dtype=task.precision.master, device=task.device)
         self.best_parameters = self.parameters
-        self.optimizer_state, self.progress = task.optimizer_state, task.progress
+        self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)
         self.order = np.arange(len(task.train_rows))
 
     @property
@@ -98,7 +98,7 @@ class Member:
         self._say(f"Iteration {self.n_iter}, loss = {loss:.8f}")
         if score is not None:
             self._say(f"Validation score: {score:f}")
-        factor = schedule_for(settings).after_epoch(self.progress, settings)
+        factor = SCHEDULES[self.progress.schedule].after_epoch(self.progress, settings)
         self.progress = replace(self.progress, rate_factor=factor)
         if on_plateau(self.progress, settings):
             self._leave_plateau()
@@ -126,14 +126,12 @@ class Member:
         """Lower the rate and go on, or stop, as the schedule has it."""
         settings = self.task.settings
         status = Status.NO_BETTER_SCORE if settings.early_stopping else Status.CONVERGED
-        factor = schedule_for(settings).on_plateau(self.progress, settings)
+        factor = SCHEDULES[self.progress.schedule].on_plateau(self.progress, settings)
         if factor is not None:
             self.progress = replace(self.progress, rate_factor=factor, no_improvement=0)
             self._say(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
             return
-        too_small = (
-            "Learning rate too small. " if settings.learning_rate == "adaptive" and settings.solver == "sgd" else ""
-        )
+        too_small = "Learning rate too small. " if self.progress.schedule == "adaptive" else ""
         self._say(f"{status.message(settings)} {too_small}Stopping.")
         self.status = status
 

@@ -22,8 +22,9 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        vars(estimator).clear()
         vars(estimator).update(before)
+        for name in vars(estimator).keys() - before.keys():
+            delattr(estimator, name)
         raise
 
 
@@ -47,7 +48,10 @@ def training_data(
         reset=reset,
     )
     if sample_weight is not None:
-        sample_weight = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
+        checked = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        sample_weight = checked.astype(dtype)
+        if not sample_weight.any():
+            raise ValueError(f"sample_weight must not underflow {dtype}, got at most {checked.max():g}")
     return sp.csr_array(X) if sp.issparse(X) else X, y, sample_weight
 
 
@@ -72,7 +76,7 @@ def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:
 
 def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     """Return the widths of the hidden layers; a single integer is one layer."""
-    sizes = [hidden_layer_sizes] if isinstance(hidden_layer_sizes, Integral) else list(hidden_layer_sizes)
+    sizes = list(hidden_layer_sizes) if np.ndim(hidden_layer_sizes) else [np.asarray(hidden_layer_sizes).item()]
     if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be positive integers, one a layer, got {hidden_layer_sizes!r}")
     return tuple(int(size) for size in sizes)
@@ -87,9 +91,19 @@ def clip_batch_size(batch_size: int | str, n_samples: int) -> int:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped "
             f"(batch_size={batch_size}, {n_samples} training samples)",
-            stacklevel=2,
+            stacklevel=7,  # the line of the user, past the estimator's own methods
         )
-    return min(batch_size, n_samples)
+    return min(int(batch_size), n_samples)
+
+
+def check_split(n_samples: int, fraction: float) -> None:
+    """Raise ValueError unless both parts of the early-stopping split will have rows enough."""
+    n_validation = int(np.ceil(fraction * n_samples))
+    if n_validation < 2 or n_validation >= n_samples:
+        raise ValueError(
+            f"early_stopping must have at least 2 validation rows and 1 to train on, got {n_validation} and "
+            f"{n_samples - n_validation} (validation_fraction={fraction} of {n_samples} samples)"
+        )
 
 
 def split_validation(
@@ -101,11 +115,6 @@ def split_validation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and to validate on, drawn as scikit-learn's MLP draws them."""
     train, validation = train_test_split(np.arange(n_samples), test_size=fraction, stratify=stratify, random_state=rng)
-    if len(validation) < 2:
-        raise ValueError(
-            f"early_stopping must have at least 2 validation rows, got {len(validation)} "
-            f"(validation_fraction={fraction} of {n_samples} samples)"
-        )
     for name, rows in (("training", train), ("validation", validation)):
         if sample_weight is not None and not sample_weight[rows].any():
             raise ValueError(

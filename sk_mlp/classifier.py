@@ -10,12 +10,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import unique_labels
 from torch import Tensor
 
 from ._estimator import BaseMLPTorch, Call, has_partial_fit
-from ._objective import BinaryCrossEntropy, Classification, CrossEntropy
-from ._targets import LabelCodec, read_labels
+from ._objective import BinaryCrossEntropy, Classification, CrossEntropy, MultilabelCrossEntropy, OneClass
+from ._targets import LabelCodec, read_classes, read_labels
 
 
 class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
@@ -84,9 +83,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Where to compute: 'auto' takes CUDA or MPS where available, else the CPU; or any PyTorch device name. Fitted
         attributes are NumPy arrays whichever it was.
     dtype : {'float32', 'float64', 'bfloat16'}, default='float32'
-        Number type of the arithmetic and of predictions. 'float64' agrees with scikit-learn to rounding; 'bfloat16'
-        keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with such
-        instructions and slower on others.
+        Number type of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn to rounding;
+        'bfloat16' keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with
+        such instructions and slower on others.
 
     Attributes
     ----------
@@ -117,7 +116,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     out_activation_ : str
         'logistic' or 'softmax'.
     module_ : torch.nn.Sequential
-        The network, live, giving raw predictions. Shares memory with `coefs_` on the CPU.
+        The network, live, on the CPU, giving raw predictions. Shares memory with `coefs_`.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -236,7 +235,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         ValueError
             As `fit`; if `classes` is missing in the first call or differs in a later one; with `early_stopping`.
         """
-        listed = None if classes is None else unique_labels(classes)
+        listed = None if classes is None else read_classes(classes)
         call = Call(goes_on=hasattr(self, "coefs_"), one_epoch=True, classes=listed)
         return self._fit(X, y, sample_weight, call)
 
@@ -267,7 +266,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            Probability of each class, in the order of `classes_`, or of each label.
+            Probability of each class, in the order of `classes_`, or of each label. Never exactly 0: below exp(-350)
+            they are squeezed towards exp(-700), in the order of the logits. Probabilities of labels also stay
+            below 1 in that order, within 2.1e-9 of the sigmoid.
         """
         return self._predict_rows(X, lambda raw: self._objective().inverse_link(self._per_class(raw))[0].T)
 
@@ -282,7 +283,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Returns
         -------
         log_proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            Logarithm of `predict_proba`.
+            Exact log-probabilities: the logarithm of `predict_proba` where that is above exp(-350).
         """
         return self._predict_rows(X, lambda raw: self._objective().log_proba(self._per_class(raw))[0].T)
 
@@ -317,7 +318,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         return codec.encode(labels, self._precision.array)
 
     def _objective(self) -> Classification:
-        return CrossEntropy() if self._codec.kind == "multiclass" else BinaryCrossEntropy()
+        if self._codec.kind == "binary":
+            return OneClass() if len(self.classes_) == 1 else BinaryCrossEntropy()
+        return CrossEntropy() if self._codec.kind == "multiclass" else MultilabelCrossEntropy()
 
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         # scikit-learn keeps class shares for two classes only; so do we, to draw the same split.

@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from ._estimator import BaseMLPTorch, Call, has_partial_fit
-from ._objective import REGRESSION_LOSSES, Objective
+from ._objective import REGRESSION_LINKS, REGRESSION_LOSSES, Objective
 from ._targets import read_values
 
 
@@ -82,9 +83,9 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         Where to compute: 'auto' takes CUDA or MPS where available, else the CPU; or any PyTorch device name. Fitted
         attributes are NumPy arrays whichever it was.
     dtype : {'float32', 'float64', 'bfloat16'}, default='float32'
-        Number type of the arithmetic and of predictions. 'float64' agrees with scikit-learn to rounding; 'bfloat16'
-        keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with such
-        instructions and slower on others.
+        Number type of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn to rounding;
+        'bfloat16' keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with
+        such instructions and slower on others.
 
     Attributes
     ----------
@@ -113,7 +114,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     out_activation_ : str
         'identity' or 'exp'.
     module_ : torch.nn.Sequential
-        The network, live, giving raw predictions. Shares memory with `coefs_` on the CPU.
+        The network, live, on the CPU, giving raw predictions. Shares memory with `coefs_`.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -243,11 +244,19 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Predicted values.
         """
-        y = self._predict_rows(X, lambda raw: self._objective().inverse_link(raw)[0].T)
+        check_is_fitted(self)
+        # As fitted, even if `loss` was changed since.
+        objective = REGRESSION_LINKS[self.out_activation_]
+        y = self._predict_rows(X, lambda raw: objective.inverse_link(raw)[0].T)
         return y.ravel() if self.n_outputs_ == 1 else y
 
     def _read_target(self, y: Any, call: Call) -> np.ndarray:
         target = read_values(y, self._precision.array, self.loss)
+        if call.goes_on and self._objective().out_activation != self.out_activation_:
+            raise ValueError(
+                f"loss must keep the output activation that warm_start and partial_fit go on with, "
+                f"{self.out_activation_!r}, got loss={self.loss!r}"
+            )
         if call.goes_on and target.shape[1] != self.n_outputs_:
             raise ValueError(f"y must have {self.n_outputs_} output(s), as in the first fit, got {target.shape[1]}")
         self.n_outputs_ = target.shape[1]

@@ -40,8 +40,8 @@ PARAMETERS = [
     ({"batch_size": 0}, "'batch_size' parameter of .* Got 0 instead"),
     ({"beta_1": 1.0}, "'beta_1' parameter of .* Got 1.0 instead"),
     ({"max_iter": 0}, "'max_iter' parameter of .* Got 0 instead"),
-    ({"early_stopping": True, "validation_fraction": 0.001}, r"at least 2 validation rows, got 1 \(.*0.001 of 160"),
-    ({"early_stopping": True, "validation_fraction": 0.0}, "test_size=0.0"),
+    ({"early_stopping": True, "validation_fraction": 0.001}, r"at least 2 validation rows .*, got 1 and 159"),
+    ({"early_stopping": True, "validation_fraction": 0.0}, "at least 2 validation rows .*, got 0 and 160"),
     ({"warm_start": True, "hidden_layer_sizes": (5,)}, r"must go on with the network they left, of layers \(8, 4, "),
     ({"solver": "sgd", "learning_rate_init": 1e30, "max_iter": 9}, r"non-finite parameter weights.*1e\+30 is too"),
 ]  # fmt: skip
@@ -85,6 +85,12 @@ TARGETS = [
     ("regression", lambda y: with_value(y, np.nan), "Input y contains NaN"),
     ("regression", lambda y: with_value(y, np.inf), "Input y contains infinity"),
     ("regression", lambda y: y.astype(str).astype(object) + "x", "could not convert string to float"),
+    ("regression", lambda y: y.astype(str), "y must hold real numbers, got dtype <U"),
+    ("regression", lambda y: y + 1j, "Complex data not supported|y must hold real numbers, got dtype complex128"),
+    ("multiclass", lambda y: np.array([1, "a"] * 80, dtype=object), "labels of one kind, got int, str"),
+    ("multiclass", lambda y: np.array(["a", 1] * 80, dtype=object), "labels of one kind, got int, str"),
+    ("multilabel", lambda y: 2 * y, r"y must be an indicator of zeros and ones, got values \[0 2\]"),
+    ("multilabel", lambda y: 2 * y - 1, r"y must be an indicator of zeros and ones, got values \[-1  1\]"),
     ("poisson", lambda y: y - 3, "y must be non-negative for loss='poisson', got -3"),
 ]  # fmt: skip
 
@@ -164,6 +170,23 @@ class TestPartialFit:
         problem = PROBLEMS["multiclass"]
         assert_unchanged(estimator, problem, lambda e: call(e, self.X, self.y), message)
 
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            ([], r"classes must be a flat list of at least one label, got \[\]"),
+            ([[0, 10, 20]], "classes must be a flat list of at least one label"),
+        ],
+    )
+    def test_listed_classes(self, classes, message, where):
+        with pytest.raises(ValueError, match=message):
+            MLPTorchClassifier(**FAST, **where).partial_fit(self.X, self.y, classes=classes)
+
+    def test_classes_of_an_indicator(self, where):
+        y = PROBLEMS["multilabel"].y
+        with pytest.raises(ValueError, match=r"classes must be \[0 1 2\] for an indicator of 3 labels, got \[0 1\]"):
+            MLPTorchClassifier(**FAST, **where).partial_fit(self.X, y, classes=[0, 1])
+        MLPTorchClassifier(**FAST, **where).partial_fit(self.X, y)
+
     def test_classes_are_required_first(self, where):
         with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
             MLPTorchClassifier(**FAST, **where).partial_fit(self.X, self.y)
@@ -205,6 +228,13 @@ def test_values_too_large_for_float32(device):
             estimator.fit(X, problem.y)
     with pytest.raises(ValueError, match=r"y must be finite in float32, got values up to 1e\+300"):
         estimator.fit(problem.X, with_value(problem.y, 1e300))
+
+
+def test_weights_too_small_for_float32(device):
+    problem = PROBLEMS["regression"]
+    estimator = MLPTorchRegressor(**FAST, device=device, dtype="float32")
+    with pytest.raises(ValueError, match="sample_weight must not underflow float32, got at most 1e-50"):
+        estimator.fit(problem.X, problem.y, sample_weight=np.full(160, 1e-50))
 
 
 def test_absent_cuda_says_so():

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, issparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
-from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._activations import ACTIVATIONS
@@ -91,6 +91,46 @@ def test_assigned_coefs_change_predictions(where):
     assert estimator.module_[0].weight.detach().eq(1).all()
 
 
+@pytest.mark.parametrize(
+    "assigned",
+    [
+        lambda coef: coef[::-1],
+        lambda coef: coef.astype(">f8"),
+        lambda coef: coef.astype(np.float16),
+        lambda coef: coef.tolist(),
+        lambda coef: np.broadcast_to(coef[:1], coef.shape),
+    ],
+)
+def test_assigned_coefs_of_any_kind(assigned, where):
+    problem = PROBLEMS["regression"]
+    estimator = fitted(problem, where)
+    estimator.coefs_[0] = assigned(estimator.coefs_[0])
+    expected = estimator.predict(problem.X)
+    X = torch.from_numpy(problem.X.astype(where["dtype"]))
+    np.testing.assert_allclose(estimator.module_(X).detach()[:, 0], expected, rtol=1e-3, atol=1e-5)
+    estimator.partial_fit(problem.X, problem.y)
+
+
+def test_a_changed_loss_waits_for_the_next_fit(where):
+    problem = PROBLEMS["poisson"]
+    estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)
+    before = estimator.predict(problem.X)
+    estimator.set_params(loss="poisson", warm_start=True)
+    np.testing.assert_array_equal(estimator.predict(problem.X), before)
+    with pytest.raises(ValueError, match=r"must keep the output activation .*'identity', got loss='poisson'"):
+        estimator.fit(problem.X, problem.y)
+    assert estimator.set_params(warm_start=False).fit(problem.X, problem.y).out_activation_ == "exp"
+
+
+def test_another_schedule_starts_at_the_initial_rate(where):
+    problem = PROBLEMS["regression"]
+    options = {**FAST, "solver": "sgd", "momentum": 0.0, "shuffle": False}
+    decayed = problem.ours(**options, learning_rate="invscaling", power_t=1.0, **where).fit(problem.X, problem.y)
+    fresh = copy.deepcopy(decayed).set_params(learning_rate="constant", warm_start=True, max_iter=1)
+    decayed.set_params(learning_rate="constant").partial_fit(problem.X, problem.y)
+    np.testing.assert_array_equal(decayed.coefs_[0], fresh.fit(problem.X, problem.y).coefs_[0])
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_predictions_change_nothing(name, where):
     problem = PROBLEMS[name]
@@ -149,6 +189,22 @@ def test_one_class_only_as_in_scikit_learn(solver, where, rng):
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-3)
 
 
+def test_one_class_stops_early_as_in_scikit_learn(where, rng):
+    X, y = rng.normal(size=(300, 3)), np.full(300, "only")
+    options = {**FAST, "max_iter": 300, "early_stopping": True, "n_iter_no_change": 5}
+    ours, theirs = MLPTorchClassifier(**options, **where).fit(X, y), MLPClassifier(**options).fit(X, y)
+    assert ours.validation_scores_ == theirs.validation_scores_
+
+
+@pytest.mark.parametrize("y", [np.ones(300), np.r_[np.ones(299), 2.0]], ids=["constant", "nearly constant"])
+def test_constant_targets_stop_early_as_in_scikit_learn(y, where, rng):
+    X = rng.normal(size=(300, 3))
+    options = {**FAST, "max_iter": 100, "early_stopping": True, "n_iter_no_change": 5}
+    ours, theirs = MLPTorchRegressor(**options, **where).fit(X, y), MLPRegressor(**options).fit(X, y)
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, atol=1e-6)
+
+
 def test_sparse_multilabel_targets_come_back_sparse(where):
     problem = PROBLEMS["multilabel"]
     dense = fitted(problem, where)
@@ -169,7 +225,7 @@ def test_probabilities_belong_together(name, where):
         np.testing.assert_array_equal(estimator.predict(problem.X), (proba > 0.5).astype(int))
         np.testing.assert_array_equal(logits > 0, proba > 0.5)
         return
-    np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-8)
+    np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-14)
     np.testing.assert_array_equal(estimator.predict(problem.X), estimator.classes_[proba.argmax(1)])
     assert logits.shape == ((len(problem.X),) if name == "binary" else proba.shape)
 

@@ -1,5 +1,7 @@
 """Whatever table a user has: one fit, however the numbers are stored; memory stays bounded."""
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -11,7 +13,7 @@ from problems import PROBLEMS, raw_prediction
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp import _estimator as estimator_module
-from sk_mlp import _validation as validation_module
+from sk_mlp import _prediction as prediction_module
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}
 pytestmark = pytest.mark.usefixtures("unconverged")
@@ -68,6 +70,16 @@ def test_one_fit_whatever_the_container(kind, where, rtol, tmp_path, rng):
     assert hasattr(estimator, "feature_names_in_") == (kind.startswith(("pandas", "polars")))
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_sparse_input_in_bfloat16(solver, device, rng):
+    X = sp.random_array((300, 40), density=0.2, format="csr", rng=np.random.default_rng(0))
+    y = (X @ rng.normal(size=40) > 0).astype(int)
+    options = {"hidden_layer_sizes": (20,), "solver": solver, "random_state": 0, "device": device, "max_iter": 60}
+    rough = MLPTorchClassifier(**options, dtype="bfloat16").fit(X, y)
+    exact = MLPTorchClassifier(**options, dtype="float32").fit(X, y)
+    assert abs(rough.score(X, y) - exact.score(X, y)) < 0.05
+
+
 def test_feature_names_are_checked(where):
     problem = PROBLEMS["regression"]
     frame = pd.DataFrame(problem.X, columns=list("abcdefgh"))
@@ -109,14 +121,48 @@ def test_prediction_in_chunks_is_prediction(name, kind, where, rtol, monkeypatch
     X = sp.csr_array(problem.X) if kind == "sparse" else problem.X
     estimator = problem.ours(**FAST, **problem.options, **where).fit(X, problem.y)
     expected, labels = raw_prediction(estimator, X), estimator.predict(X)
-    monkeypatch.setattr(estimator_module, "_PREDICTION_BYTES", 4000)
+    monkeypatch.setattr(prediction_module, "CHUNK_BYTES", 10_000)
     seen = []
-    cast_rows = validation_module.cast_rows
-    monkeypatch.setattr(estimator_module, "cast_rows", lambda *args: seen.append(args[2] - args[1]) or cast_rows(*args))
+    cast_rows = prediction_module.cast_rows
+    monkeypatch.setattr(
+        prediction_module, "cast_rows", lambda *args: seen.append(args[2] - args[1]) or cast_rows(*args)
+    )
     np.testing.assert_allclose(raw_prediction(estimator, X), expected, rtol=rtol, atol=1e-6)
-    np.testing.assert_array_equal(estimator.predict(X), labels) if labels.dtype.kind != "f" else None
-    assert len(seen) > 5
-    assert max(seen) * 27 * 4 <= 4000
+    assert len(seen) > 2
+    if labels.dtype.kind != "f":
+        np.testing.assert_array_equal(estimator.predict(X), labels)
+
+
+PEAK_MEMORY = """
+import resource, sys, warnings
+import numpy as np
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+warnings.simplefilter("ignore")
+case, n = sys.argv[1], 300_000
+X = np.random.default_rng(0).normal(size=(n, 20)).astype({"float64 X": "f8"}.get(case, "f4"))
+options = {
+    "wide": dict(hidden_layer_sizes=(1000, 1000)),
+    "gelu": dict(activation="gelu"),
+    "many classes": dict(hidden_layer_sizes=()),
+}.get(case, {})
+y = np.arange(2000) % (150 if case == "many classes" else 3)
+estimator = MLPTorchClassifier(max_iter=1, **options).fit(X[:2000], y)
+method = estimator.predict_proba if case == "many classes" else estimator.predict
+method(X[:2000])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+output = method(X)
+print(peak() - before - output.nbytes / 2**20)
+"""  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+@pytest.mark.parametrize("case", ["plain", "wide", "gelu", "many classes", "float64 X"])
+def test_prediction_memory_is_bounded(case):
+    """Measured by the operating system, in a process of its own: 64 MiB beyond the output."""
+    done = subprocess.run([sys.executable, "-c", PEAK_MEMORY, case], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 64
 
 
 def test_lbfgs_in_chunks_is_lbfgs(where, monkeypatch, rng):

@@ -27,9 +27,9 @@ IMPORTS = {
     "classifier": {"_estimator", "_objective", "_targets"},
     "regressor": {"_estimator", "_objective", "_targets"},
     "_estimator": {
-        "stacking", "_activations", "_backprop", "_batches", "_device", "_network", "_objective", "_task",
-        "_validation",
+        "stacking", "_activations", "_device", "_network", "_objective", "_prediction", "_task", "_validation",
     },
+    "_prediction": {"_activations", "_backprop", "_batches", "_device", "_validation"},
     "stacking": {"_lbfgs", "_task", "_training"},
     "_training": {
         "_backprop", "_batches", "_device", "_network", "_optimizers", "_schedules", "_stopping", "_task",
