@@ -2,11 +2,14 @@
 
 With `h_0 = X`, `z_l = h_l W_l + b_l`, `h_(l+1) = act(z_l)` and raw predictions `z_L`, the chain rule reads
 `delta_L = dloss/dz_L`, `delta_(l-1) = (delta_l W_l^T) * act'(z_(l-1))`, and `dloss/dW_l = h_l^T delta_l`.
+
+Every view that a step needs is made once: on small networks a view costs as much as a product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +20,13 @@ from ._network import Layout
 from ._objective import Objective
 
 
-class _HiddenLayer:
+class _Hidden:
     """Buffers of one hidden layer for `(k, n, units)` values: input and output, one buffer where that is enough."""
 
-    def __init__(self, shape: tuple[int, int, int], activation: Activation, like: Tensor) -> None:
-        self.z = like.new_empty(shape)
-        self.h = like.new_empty(shape) if activation.keeps_input else self.z
+    def __init__(self, coef: Tensor, n: int, activation: Activation) -> None:
+        k, _, units = coef.shape
+        self.z = coef.new_empty(k, n, units)
+        self.h = torch.empty_like(self.z) if activation.keeps_input else self.z
         self.kept = self.z if activation.keeps_input else self.h
         self.rows = DenseRows(self.h)
 
@@ -38,21 +42,35 @@ class Forward:
         activation: Activation,
         raw_dtype: torch.dtype,
     ) -> None:
-        self._coefs, self._intercepts, self._activation = coefs, intercepts, activation
+        self._activate = activation.forward
+        self.hidden = [_Hidden(coef, n, activation) for coef in coefs[:-1]]
+        self._hidden_weights = list(zip(coefs[:-1], intercepts[:-1], self.hidden, strict=True))
+        self._output_weights = coefs[-1].mT, intercepts[-1].mT
         k, _, n_outputs = coefs[-1].shape
-        self.hidden = [_HiddenLayer((k, n, coef.shape[2]), activation, coef) for coef in coefs[:-1]]
         self._product_raw = coefs[-1].new_empty(k, n_outputs, n)
         self._raw = self._product_raw.to(raw_dtype)
 
     def __call__(self, inputs: Rows) -> Tensor:
         """Return raw predictions `(k, n_outputs, n)` in a buffer that the next call overwrites."""
-        for layer, coef, intercept in zip(self.hidden, self._coefs, self._intercepts, strict=False):
-            inputs.affine(coef, intercept, out=layer.z)
-            self._activation.forward(layer.z, layer.h)
+        for coef, intercept, layer in self._hidden_weights:
+            inputs.affine(coef, intercept, layer.z)
+            self._activate(layer.z, layer.h)
             inputs = layer.rows
-        inputs.affine_outputs_first(self._coefs[-1], self._intercepts[-1], out=self._product_raw)
+        inputs.affine_outputs_first(*self._output_weights, self._product_raw)
         copy_if_cast(self._product_raw, self._raw)
         return self._raw
+
+
+class _Step(NamedTuple):
+    """What the backward pass does at one layer above the first."""
+
+    delta: Tensor  # of the layer's z, (k, n, fan_out)
+    inputs: DenseRows
+    coef_gradient: Tensor
+    intercept_gradient: Tensor
+    transposed_coef: Tensor
+    delta_below: Tensor
+    kept_below: Tensor
 
 
 class Backprop:
@@ -75,42 +93,57 @@ class Backprop:
         self._activation, self._objective = activation, objective
         self._parameters, self._working = parameters, parameters.to(product)
         self._gradient, self._working_gradient = gradient, gradient.to(product)
-        self._coefs = layout.coefs(self._working)
-        self._forward = Forward(self._coefs, layout.intercepts(self._working), n, activation, parameters.dtype)
-        self._hidden = self._forward.hidden
-        self._deltas = [torch.empty_like(layer.z) for layer in self._hidden]  # gradients of the hidden layers' inputs
+        coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
+        self._forward = Forward(coefs, intercepts, n, activation, parameters.dtype)
+        self._raw_delta = parameters.new_empty(layout.k, layout.shapes[-1][1], n)
+        self._working_raw_delta = self._raw_delta.to(product)
+        hidden = self._forward.hidden
+        self._deltas = [*(torch.empty_like(layer.z) for layer in hidden), self._working_raw_delta.mT]
         self._coef_gradients = layout.coefs(self._working_gradient)
         self._intercept_gradients = layout.intercepts(self._working_gradient)
-        self._coef_runs, self._gradient_runs = layout.coef_runs(parameters), layout.coef_runs(gradient)
-        self._delta = parameters.new_empty(layout.k, layout.shapes[-1][1], n)
-        self._working_delta = self._delta.to(product)
+        self._steps = [
+            _Step(
+                self._deltas[i],
+                hidden[i - 1].rows,
+                self._coef_gradients[i],
+                self._intercept_gradients[i],
+                coefs[i].mT,
+                self._deltas[i - 1],
+                hidden[i - 1].kept,
+            )
+            for i in reversed(range(1, len(coefs)))
+        ]
+        # A product with ones sums over the rows in less time than a sum.
+        self._ones = self._working.new_ones(layout.k, 1, n)
+        self._runs = [
+            (coefs, coefs.unsqueeze(1), coefs.unsqueeze(2), gradients)
+            for coefs, gradients in zip(layout.coef_runs(parameters), layout.coef_runs(gradient), strict=True)
+        ]
 
     def value_and_gradient(self, batch: Batch) -> None:
         """Fill the gradient, and the batch's row losses and squared norm."""
         copy_if_cast(self._parameters, self._working)
         raw = self._forward(batch.inputs)
-        self._objective.loss_and_gradient(raw, batch.target, batch.losses, self._delta)
-        self._delta.mul_(batch.scale)
-        copy_if_cast(self._delta, self._working_delta)
+        self._objective.loss_and_gradient(raw, batch.target, batch.losses, self._raw_delta)
+        self._raw_delta.mul_(batch.scale)
+        copy_if_cast(self._raw_delta, self._working_raw_delta)
         self._backward(batch.inputs)
         copy_if_cast(self._working_gradient, self._gradient)
         self._penalise(batch)
 
     def _backward(self, inputs: Rows) -> None:
         """Fill the gradient of the data term from the delta of the raw predictions."""
-        delta = self._working_delta.mT
-        layer_inputs = [inputs, *(layer.rows for layer in self._hidden)]
-        for i in reversed(range(len(layer_inputs))):
-            layer_inputs[i].coef_gradient(delta, out=self._coef_gradients[i])
-            torch.sum(delta, 1, keepdim=True, out=self._intercept_gradients[i])
-            if i > 0:
-                torch.bmm(delta, self._coefs[i].mT, out=self._deltas[i - 1])
-                delta = self._deltas[i - 1]
-                self._activation.backward(delta, self._hidden[i - 1].kept)
+        for step in self._steps:
+            step.inputs.coef_gradient(step.delta, step.coef_gradient)
+            torch.bmm(self._ones, step.delta, out=step.intercept_gradient)
+            torch.bmm(step.delta, step.transposed_coef, out=step.delta_below)
+            self._activation.backward(step.delta_below, step.kept_below)
+        inputs.coef_gradient(self._deltas[0], self._coef_gradients[0])
+        torch.bmm(self._ones, self._deltas[0], out=self._intercept_gradients[0])
 
     def _penalise(self, batch: Batch) -> None:
         """Add `decay * coefs` to the gradient and note the coefs' squared norm."""
-        batch.squared_norm.zero_()
-        for coefs, gradient in zip(self._coef_runs, self._gradient_runs, strict=True):
+        for i, (coefs, as_row, as_column, gradient) in enumerate(self._runs):
             gradient.addcmul_(coefs, batch.decay)
-            batch.squared_norm.baddbmm_(coefs.unsqueeze(1), coefs.unsqueeze(2))
+            # beta=0 forgets the last step's norm, even where that was not a number.
+            torch.baddbmm(batch.squared_norm, as_row, as_column, beta=min(i, 1), out=batch.squared_norm)

@@ -17,23 +17,26 @@ import torch
 from torch import Tensor
 
 
+_WINDOW_BYTES = 2**20  # of inputs gathered at once
+
+
 class DenseRows:
     """Inputs `(k, n, fan_in)` of a layer."""
 
     def __init__(self, values: Tensor) -> None:
-        self.values = values
+        self.values, self._transposed = values, values.mT
 
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
         torch.baddbmm(intercept, self.values, coef, out=out)
 
-    def affine_outputs_first(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
-        """Fill `out` `(k, fan_out, n)` with the same, transposed."""
-        torch.baddbmm(intercept.mT, coef.mT, self.values.mT, out=out)
+    def affine_outputs_first(self, transposed_coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, n)` with `transposed_coef @ values.T + intercept` `(k, fan_out, 1)`."""
+        torch.baddbmm(intercept, transposed_coef, self._transposed, out=out)
 
     def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, fan_in, fan_out)` with `values.T @ delta`."""
-        torch.bmm(self.values.mT, delta, out=out)
+        torch.bmm(self._transposed, delta, out=out)
 
 
 class SparseRows:
@@ -53,10 +56,10 @@ class SparseRows:
             torch.addmm(intercept[i], matrix, coef[i], out=result[i])
         copy_if_cast(result, out)
 
-    def affine_outputs_first(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
-        """Fill `out` `(k, fan_out, n)` with the same, transposed."""
+    def affine_outputs_first(self, transposed_coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, n)` with `transposed_coef @ values.T + intercept` `(k, fan_out, 1)`."""
         rows_first = torch.empty_like(out.mT, memory_format=torch.contiguous_format)
-        self.affine(coef, intercept, rows_first)
+        self.affine(transposed_coef.mT, intercept.mT, rows_first)
         out.copy_(rows_first.mT)
 
     def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
@@ -113,25 +116,27 @@ class DensePool:
         return DenseRows(self._X[start:stop].to(self._dtype).unsqueeze(0))
 
     def gatherer(self, k: int, n: int) -> DenseGatherer:
-        """Return what fills one reused buffer with `n` rows for each of `k` members."""
+        """Return what gathers steps of `n` rows for each of `k` members."""
         return DenseGatherer(self._X, self._dtype, k, n)
 
 
 class DenseGatherer:
-    """Copies rows of a pool into a buffer of its own."""
+    """Copies rows of a pool into a buffer of its own, as many steps at once as fit a processor's cache."""
 
     def __init__(self, X: Tensor, dtype: torch.dtype, k: int, n: int) -> None:
         self._X = X
-        self._buffer = X.new_empty(k * n, X.shape[1])
+        self._window = rows_within(_WINDOW_BYTES, k * n * X.shape[1] * X.itemsize)
+        self._buffer = X.new_empty(self._window * k * n, X.shape[1])
         self._cast = self._buffer.to(dtype)
-        self._rows = DenseRows(self._cast.view(k, n, -1))
+        self._steps = [DenseRows(values) for values in self._cast.view(self._window, k, n, -1)]
 
-    def __call__(self, index: Tensor) -> DenseRows:
-        """Return the rows `index` `(k * n,)`; the next call overwrites them."""
-        torch.index_select(self._X, 0, index, out=self._buffer)
-        if self._cast is not self._buffer:
-            self._cast.copy_(self._buffer)
-        return self._rows
+    def __call__(self, index: Tensor) -> Iterator[DenseRows]:
+        """Yield the rows of each step, for an index `(steps, k, n)`; a later step may overwrite them."""
+        for window in index.split(self._window):
+            flat = window.reshape(-1)
+            torch.index_select(self._X, 0, flat, out=self._buffer[: len(flat)])
+            copy_if_cast(self._buffer, self._cast)
+            yield from self._steps[: len(window)]
 
 
 class SparsePool:
@@ -145,20 +150,20 @@ class SparsePool:
         return SparseRows([self._X[start:stop]], self._device, self._dtype)
 
     def gatherer(self, k: int, n: int) -> SparseGatherer:
-        """Return what picks `n` rows for each of `k` members."""
-        return SparseGatherer(self._X, self._device, self._dtype, k)
+        """Return what picks steps of `n` rows for each of `k` members."""
+        return SparseGatherer(self._X, self._device, self._dtype)
 
 
 class SparseGatherer:
     """Picks rows of a CSR pool."""
 
-    def __init__(self, X: sp.csr_array, device: torch.device, dtype: torch.dtype, k: int) -> None:
-        self._X, self._device, self._dtype, self._k = X, device, dtype, k
+    def __init__(self, X: sp.csr_array, device: torch.device, dtype: torch.dtype) -> None:
+        self._X, self._device, self._dtype = X, device, dtype
 
-    def __call__(self, index: Tensor) -> SparseRows:
-        """Return the rows `index` `(k * n,)`."""
-        by_member = index.cpu().numpy().reshape(self._k, -1)
-        return SparseRows([self._X[rows] for rows in by_member], self._device, self._dtype)
+    def __call__(self, index: Tensor) -> Iterator[SparseRows]:
+        """Yield the rows of each step, for an index `(steps, k, n)`."""
+        for step in index.cpu().numpy():
+            yield SparseRows([self._X[rows] for rows in step], self._device, self._dtype)
 
 
 Pool = DensePool | SparsePool
@@ -217,6 +222,8 @@ class Epochs:
         self._gatherers = {n: pool.gatherer(self._k, n) for _, n in self._runs}
         self._losses = self._split(alpha.new_empty(rows.size))
         self._squared_norms = alpha.new_zeros(self.n_steps, self._k, 1, 1)
+        sizes = [n for steps, n in self._runs for _ in range(steps)]
+        self._step_sizes = alpha.new_tensor(sizes).unsqueeze(1)
         self._scales, self._decays = self._equal_weights()
 
     @property
@@ -236,28 +243,27 @@ class Epochs:
         target = self._target.index_select(0, sample)
         if self._weight is not None:
             self._scales, self._decays = self._weigh(self._weight[sample])
-        for step_rows, step_target, scale, decay, losses, norm in zip(
-            self._each_step(self._split(self._rows[sample])),
-            self._each_step(self._split(target)),
+        rows = self._split(self._rows[sample])
+        inputs = (step for (_, n), run in zip(self._runs, rows, strict=True) for step in self._gatherers[n](run))
+        yield from map(
+            Batch,
+            inputs,
+            self._each_step([run.mT for run in self._split(target)]),
             self._each_step(self._scales),
             self._decays.unbind(),
             self._each_step(self._losses),
             self._squared_norms.unbind(),
-            strict=True,
-        ):
-            inputs = self._gatherers[losses.shape[1]](step_rows.reshape(-1))
-            yield Batch(inputs, step_target.mT, scale, decay, losses, norm)
+        )
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
 
         A batch's loss is its weighted mean plus `decay / 2 * squared_norm`; batches count by their rows.
         """
-        total = self._alpha.new_zeros(self._k)
-        penalties = (0.5 * self._decays.unsqueeze(-1) * self._squared_norms)[..., 0, 0]
-        of_run = penalties.split([steps for steps, _ in self._runs])
-        for (_, n), losses, scale, penalty in zip(self._runs, self._losses, self._scales, of_run, strict=True):
-            total += n * ((losses * scale[:, :, 0]).sum((0, 2)) + penalty.sum(0))
+        penalties = 0.5 * self._decays[..., 0] * self._squared_norms[..., 0, 0]
+        total = (self._step_sizes * penalties).sum(0)
+        for (_, n), losses, scale in zip(self._runs, self._losses, self._scales, strict=True):
+            total += n * (losses * scale[:, :, 0]).sum((0, 2))
         return (total / self._n_samples).tolist()
 
     def _equal_weights(self) -> tuple[list[Tensor], Tensor]:

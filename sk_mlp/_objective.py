@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,12 @@ def _exp_above_zero(log_proba: Tensor) -> Tensor:
     rarity = -log_proba
     slow = 2 * _RARE - _RARE**2 / rarity.clamp_min(_RARE)
     return torch.where(rarity > _RARE, slow, rarity).neg_().exp_()
+
+
+@lru_cache(maxsize=32)
+def _minus_ones(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return -1 everywhere, made once a shape and not once a step."""
+    return torch.tensor(-1.0, dtype=dtype, device=device).expand(shape)
 
 
 def _average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
@@ -136,7 +143,7 @@ class CrossEntropy(Classification):
         torch.gather(gradient, 1, target, out=losses.unsqueeze(1))
         losses.neg_()
         gradient.exp_()
-        gradient.scatter_add_(1, target, gradient.new_full((), -1.0).expand(target.shape))
+        gradient.scatter_add_(1, target, _minus_ones(target.shape, gradient.dtype, gradient.device))
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the softmax, kept above 0 in the order of the logits."""

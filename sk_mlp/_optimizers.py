@@ -126,23 +126,21 @@ class FusedAdam(Adam):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._step_tensor = self._parameters.new_zeros((), dtype=torch.float32)
+        moments = [[self._slot[name]] for name in self.slots]
+        self._operands = ([self._parameters], [self._gradient], *moments, [], [self._step_tensor])
 
     def step(self) -> None:
         self._steps = [t + 1 for t in self._steps]
-        (first, *_), t = self._settings, self._steps[0]
+        settings, t = self._settings[0], self._steps[0]
+        self._step_tensor.fill_(t)
         torch._fused_adam_(
-            [self._parameters],
-            [self._gradient],
-            [self._slot["first_moment"]],
-            [self._slot["second_moment"]],
-            [],
-            [self._step_tensor.fill_(t)],
+            *self._operands,
             lr=self._rate,
-            beta1=first.beta_1,
-            beta2=first.beta_2,
+            beta1=settings.beta_1,
+            beta2=settings.beta_2,
             weight_decay=0.0,
             # The kernel adds epsilon after correcting sqrt(v), the rule above before.
-            eps=first.epsilon / (1 - first.beta_2**t) ** 0.5,
+            eps=settings.epsilon / (1 - settings.beta_2**t) ** 0.5,
             amsgrad=False,
             maximize=False,
         )

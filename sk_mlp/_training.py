@@ -246,7 +246,7 @@ class _Validation:
         rows = torch.from_numpy(data.rows(_validation_rows)).to(task.device)
         size = rows_within(_VALIDATION_BYTES, layout.k * sum(task.layer_sizes) * parameters.itemsize)
         chunks = rows.split(size, dim=1)
-        self._index = [chunk.reshape(-1) for chunk in chunks]
+        self._index = [chunk.unsqueeze(0) for chunk in chunks]
         self._sizes = [chunk.shape[1] for chunk in chunks]
         self._raw = torch.empty(layout.k, layout.shapes[-1][1], rows.shape[1], dtype=parameters.dtype)
         sizes = set(self._sizes)
@@ -259,8 +259,8 @@ class _Validation:
         """Return each member's score, `(k,)`."""
         copy_if_cast(self._parameters, self._working)
         for index, raw in zip(self._index, self._raw.split(self._sizes, dim=-1), strict=True):
-            n = raw.shape[-1]
-            raw.copy_(self._forward[n](self._gather[n](index)))
+            (inputs,) = self._gather[raw.shape[-1]](index)
+            raw.copy_(self._forward[raw.shape[-1]](inputs))
         return self._objective.score(self._raw, self._target, self._weight).tolist()
 
 
