@@ -47,7 +47,7 @@ def _diabetes() -> Contestants:
 
 
 def _bfloat16() -> Contestants:
-    job = _random(20_000, 784, (512, 256), 1)
+    job = _random(20_000, 784, (512, 256), 3)
     return {OURS: peers.ours(job, dtype="bfloat16"), "scikit-learn": peers.scikit_learn(job)}
 
 
@@ -90,7 +90,7 @@ CASES: dict[str, tuple[Callable[[], Contestants], bool]] = {
     "digits, (100,), batch 200": (lambda: _all_peers(_digits((100,), 200, 40)), False),
     "digits, (32, 16), batch 32": (lambda: _all_peers(_digits((32, 16), 32, 10)), False),
     "diabetes, (64, 64), batch 32": (_diabetes, False),
-    "20,000 x 784, (512, 256), batch 200": (lambda: _all_peers(_random(20_000, 784, (512, 256), 1)), True),
+    "20,000 x 784, (512, 256), batch 200": (lambda: _all_peers(_random(20_000, 784, (512, 256), 3)), True),
     "20,000 x 784, (512, 256), bfloat16": (_bfloat16, True),
     "sparse 10,000 x 20,000, (64,), batch 200": (_sparse, True),
     "digits, early stopping": (_early_stopping, False),

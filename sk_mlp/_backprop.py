@@ -62,15 +62,14 @@ class Forward:
 
 
 class _Step(NamedTuple):
-    """What the backward pass does at one layer above the first."""
+    """What the backward pass does at one hidden layer."""
 
-    delta: Tensor  # of the layer's z, (k, n, fan_out)
-    inputs: DenseRows
+    delta: Tensor  # of the layer's z, (k, n, units)
+    kept: Tensor
+    delta_above: Tensor
+    transposed_coef_above: Tensor
     coef_gradient: Tensor
     intercept_gradient: Tensor
-    transposed_coef: Tensor
-    delta_below: Tensor
-    kept_below: Tensor
 
 
 class Backprop:
@@ -97,24 +96,15 @@ class Backprop:
         self._forward = Forward(coefs, intercepts, n, activation, parameters.dtype)
         self._raw_delta = parameters.new_empty(layout.k, layout.shapes[-1][1], n)
         self._working_raw_delta = self._raw_delta.to(product)
-        hidden = self._forward.hidden
-        self._deltas = [*(torch.empty_like(layer.z) for layer in hidden), self._working_raw_delta.mT]
-        self._coef_gradients = layout.coefs(self._working_gradient)
-        self._intercept_gradients = layout.intercepts(self._working_gradient)
-        self._steps = [
-            _Step(
-                self._deltas[i],
-                hidden[i - 1].rows,
-                self._coef_gradients[i],
-                self._intercept_gradients[i],
-                coefs[i].mT,
-                self._deltas[i - 1],
-                hidden[i - 1].kept,
-            )
-            for i in reversed(range(1, len(coefs)))
-        ]
         # A product with ones sums over the rows in less time than a sum.
         self._ones = self._working.new_ones(layout.k, 1, n)
+        self._hidden = self._forward.hidden
+        self._steps = self._backward_steps(coefs, layout)
+        self._output_gradients = (
+            layout.coefs(self._working_gradient)[-1],
+            layout.intercepts(self._working_gradient)[-1],
+        )
+        self._scratch = torch.empty_like(coefs[-1].mT, memory_format=torch.contiguous_format)
         self._runs = [
             (coefs, coefs.unsqueeze(1), coefs.unsqueeze(2), gradients)
             for coefs, gradients in zip(layout.coef_runs(parameters), layout.coef_runs(gradient), strict=True)
@@ -133,13 +123,15 @@ class Backprop:
 
     def _backward(self, inputs: Rows) -> None:
         """Fill the gradient of the data term from the delta of the raw predictions."""
-        for step in self._steps:
-            step.inputs.coef_gradient(step.delta, step.coef_gradient)
+        layer_inputs = [inputs, *(layer.rows for layer in self._hidden)]
+        coef_gradient, intercept_gradient = self._output_gradients
+        layer_inputs[-1].coef_gradient_outputs_first(self._working_raw_delta, self._scratch, coef_gradient)
+        torch.bmm(self._ones, self._working_raw_delta.mT, out=intercept_gradient)
+        for step, below in zip(self._steps, reversed(layer_inputs[:-1]), strict=True):
+            torch.bmm(step.delta_above, step.transposed_coef_above, out=step.delta)
+            self._activation.backward(step.delta, step.kept)
+            below.coef_gradient(step.delta, step.coef_gradient)
             torch.bmm(self._ones, step.delta, out=step.intercept_gradient)
-            torch.bmm(step.delta, step.transposed_coef, out=step.delta_below)
-            self._activation.backward(step.delta_below, step.kept_below)
-        inputs.coef_gradient(self._deltas[0], self._coef_gradients[0])
-        torch.bmm(self._ones, self._deltas[0], out=self._intercept_gradients[0])
 
     def _penalise(self, batch: Batch) -> None:
         """Add `decay * coefs` to the gradient and note the coefs' squared norm."""
@@ -147,3 +139,17 @@ class Backprop:
             gradient.addcmul_(coefs, batch.decay)
             # beta=0 forgets the last step's norm, even where that was not a number.
             torch.baddbmm(batch.squared_norm, as_row, as_column, beta=min(i, 1), out=batch.squared_norm)
+
+    def _backward_steps(self, coefs: Sequence[Tensor], layout: Layout) -> list[_Step]:
+        """Return the steps of the hidden layers, last layer first."""
+        steps: list[_Step] = []
+        coef_gradients, intercept_gradients = (
+            views(self._working_gradient) for views in (layout.coefs, layout.intercepts)
+        )
+        above = self._working_raw_delta.mT
+        for i in reversed(range(len(self._hidden))):
+            layer = self._hidden[i]
+            delta = torch.empty_like(layer.z)
+            steps.append(_Step(delta, layer.kept, above, coefs[i + 1].mT, coef_gradients[i], intercept_gradients[i]))
+            above = delta
+        return steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ def precision_for(dtype: str, device: torch.device, n_rows: int, n_parameters: i
     return precision
 
 
+@lru_cache
 def _best_device(dtype: str) -> str:
     """Name the fastest device at hand that can hold `dtype`."""
     if torch.cuda.is_available():

@@ -20,8 +20,8 @@ from ._device import line_search_dtype, threads_for
 from ._network import Layout
 from ._task import FitResult, FitTask, Status
 
-# Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where one
-# thread took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.
+# Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
+# one took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.
 _BUSY_BLAS = 8
 _CHUNK_BYTES = 32 * 2**20  # of activations and deltas while evaluating
 

@@ -30,6 +30,8 @@ _RARE = 350.0  # minus the log-probability from which exp does
 def _exp_above_zero(log_proba: Tensor) -> Tensor:
     """Return float64 probabilities that keep their order above 0: those under exp(-350) end at exp(-700)."""
     rarity = -log_proba
+    if rarity.max() <= _RARE:
+        return log_proba.exp()
     slow = 2 * _RARE - _RARE**2 / rarity.clamp_min(_RARE)
     return torch.where(rarity > _RARE, slow, rarity).neg_().exp_()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
 
@@ -31,7 +31,7 @@ class LabelCodec:
             if classes is not None and not np.array_equal(classes, labels):
                 raise ValueError(f"classes must be {labels} for an indicator of {len(labels)} labels, got {classes}")
             return cls("multilabel", labels, sp.issparse(y))
-        classes = unique_labels(y) if classes is None else classes
+        classes = np.unique(y) if classes is None else classes
         return cls("multiclass" if len(classes) > 2 else "binary", classes)
 
     @property
@@ -50,7 +50,7 @@ class LabelCodec:
         unseen = self.classes[index] != y
         if unseen.any():
             raise ValueError(
-                f"y must hold labels in classes_ only, got {unique_labels(y[unseen])}; classes_ is {self.classes}"
+                f"y must hold labels in classes_ only, got {np.unique(y[unseen])}; classes_ is {self.classes}"
             )
         if self.kind == "binary":
             return index.astype(dtype)[:, None]
@@ -70,10 +70,10 @@ class LabelCodec:
         """
         if classes is not None and not np.array_equal(classes, self.classes):
             raise ValueError(f"classes must stay the same in all calls of partial_fit, {self.classes}, got {classes}")
-        if all_present and not _is_indicator(y) and len(unique_labels(y)) < len(self.classes):
+        if all_present and not _is_indicator(y) and len(np.unique(y)) < len(self.classes):
             raise ValueError(
                 f"y must have the same classes as in the previous fit for warm_start, {self.classes}, "
-                f"got {unique_labels(y)}"
+                f"got {np.unique(y)}"
             )
 
     def _encode_indicator(self, y: Any, dtype: np.dtype) -> np.ndarray:
@@ -104,7 +104,7 @@ def read_classes(classes: Any) -> np.ndarray:
     """Return listed classes, sorted. Raises ValueError unless they are a non-empty flat list."""
     if np.ndim(classes) != 1 or len(classes) == 0:
         raise ValueError(f"classes must be a flat list of at least one label, got {classes!r}")
-    return unique_labels(classes)
+    return np.unique(_numbers_or_words(np.asarray(classes)))
 
 
 def read_labels(y: Any) -> Any:
@@ -116,6 +116,8 @@ def read_labels(y: Any) -> Any:
         y = y.toarray()
     if not sp.issparse(y):
         y = _numbers_or_words(column_or_1d(y, warn=True) if _is_column(y) else np.asarray(y))
+        if y.ndim == 1 and y.dtype.kind in "biuSU":
+            return y  # whole numbers, bools and words are labels whatever their values
     check_classification_targets(y)
     if type_of_target(y) == "multiclass-multioutput":
         raise ValueError(
@@ -149,12 +151,12 @@ def _is_column(y: Any) -> bool:
     return np.ndim(y) == 2 and np.shape(y)[1] == 1
 
 
-def _numbers_or_words(y: np.ndarray) -> np.ndarray:
+def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
     """Return labels with the type that objects have lost on the way, in pandas for example."""
-    if y.dtype != object or all(isinstance(label, str) for label in y.flat):
-        return y
-    typed = np.array(y.tolist())
-    if typed.dtype.kind not in "biuf":
-        kinds = sorted({type(label).__name__ for label in y.flat})
+    if labels.dtype != object:
+        return labels
+    typed = np.array(labels.tolist())
+    if typed.dtype.kind not in "biuf" and not all(isinstance(label, str) for label in labels.flat):
+        kinds = sorted({type(label).__name__ for label in labels.flat})
         raise ValueError(f"Unknown label type: y must hold labels of one kind, got {', '.join(kinds)}")
     return typed

@@ -253,7 +253,7 @@ class _Validation:
         self._parameters, self._working = parameters, parameters.to(task.precision.product)
         coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
         self._forward = {n: Forward(coefs, intercepts, n, task.activation, parameters.dtype) for n in sizes}
-        self._gather = {n: data.pool.gatherer(layout.k, n) for n in sizes}
+        self._gather = {n: data.pool.gatherer(layout.k, n, 1) for n in sizes}
 
     def scores(self) -> list[float | None]:
         """Return each member's score, `(k,)`."""

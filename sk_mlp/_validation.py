@@ -56,10 +56,30 @@ def training_data(
 
 
 def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
-    """Return X checked but not yet cast: an array or CSR of any real number type."""
+    """Return X checked but not yet cast: an array or CSR of any real number type.
+
+    An array that has nothing wrong with it is known by a few looks, in a tenth of the time of scikit-learn's checks;
+    whatever else comes, and every message, is theirs.
+    """
+    if _is_plain(estimator, X):
+        return X
     _require_real(X)
     X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
     return sp.csr_array(X) if sp.issparse(X) else X
+
+
+def _is_plain(estimator: BaseEstimator, X: Any) -> bool:
+    """Tell a finite float array of the right width, for an estimator that knows no feature names."""
+    return (
+        type(X) is np.ndarray
+        and X.ndim == 2
+        and X.dtype in (np.float32, np.float64)
+        and X.shape[0] > 0
+        and X.shape[1] == estimator.n_features_in_
+        and not hasattr(estimator, "feature_names_in_")
+        # A sum is finite only if all its terms are; where it overflows the full check decides.
+        and bool(np.isfinite(X.sum()))
+    )
 
 
 def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from ._estimator import BaseMLPTorch, Call, has_partial_fit
 from ._objective import REGRESSION_LINKS, REGRESSION_LOSSES, Objective
@@ -244,10 +243,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Predicted values.
         """
-        check_is_fitted(self)
         # As fitted, even if `loss` was changed since.
-        objective = REGRESSION_LINKS[self.out_activation_]
-        y = self._predict_rows(X, lambda raw: objective.inverse_link(raw)[0].T)
+        y = self._predict_rows(X, lambda raw: REGRESSION_LINKS[self.out_activation_].inverse_link(raw)[0].T)
         return y.ravel() if self.n_outputs_ == 1 else y
 
     def _read_target(self, y: Any, call: Call) -> np.ndarray:
