@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping
@@ -66,15 +67,22 @@ def to_json(timings: list[Timing]) -> str:
     return json.dumps({"machine": machine(), "timings": [asdict(timing) for timing in timings]}, indent=1)
 
 
-def _processor() -> str:
-    """Name the processor, its cores and the instructions that matter here."""
-    import os
+def has_native_bfloat16() -> bool:
+    """Tell whether the processor multiplies bfloat16 itself."""
+    return bool({"avx512_bf16", "amx_bf16"} & _flags())
 
-    model, flags = platform.processor() or platform.machine(), ""
-    if Path("/proc/cpuinfo").exists():
-        words = Path("/proc/cpuinfo").read_text()
-        model = next(
-            (line.split(":")[1].strip() for line in words.splitlines() if line.startswith("model name")), model
-        )
-        flags = " ".join(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in words)
-    return f"{model}, {os.cpu_count()} cores {flags}".strip()
+
+def _flags() -> set[str]:
+    """Return the processor's instruction sets that matter here."""
+    path = Path("/proc/cpuinfo")
+    words = set(path.read_text().split()) if path.exists() else set()
+    return words & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}
+
+
+def _processor() -> str:
+    """Name the processor, its cores and its instructions."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {' '.join(sorted(_flags()))}"

@@ -105,10 +105,9 @@ class Backprop:
             layout.intercepts(self._working_gradient)[-1],
         )
         self._scratch = torch.empty_like(coefs[-1].mT, memory_format=torch.contiguous_format)
-        self._runs = [
-            (coefs, coefs.unsqueeze(1), coefs.unsqueeze(2), gradients)
-            for coefs, gradients in zip(layout.coef_runs(parameters), layout.coef_runs(gradient), strict=True)
-        ]
+        runs = layout.coef_runs(parameters)
+        self._runs = list(zip(runs, layout.coef_runs(gradient), strict=True))
+        self._norm_factors = [(run.unsqueeze(1), run.unsqueeze(2)) for run in runs]
 
     def value_and_gradient(self, batch: Batch) -> None:
         """Fill the gradient, and the batch's row losses and squared norm."""
@@ -135,17 +134,18 @@ class Backprop:
 
     def _penalise(self, batch: Batch) -> None:
         """Add `decay * coefs` to the gradient and note the coefs' squared norm."""
-        for i, (coefs, as_row, as_column, gradient) in enumerate(self._runs):
+        for coefs, gradient in self._runs:
             gradient.addcmul_(coefs, batch.decay)
-            # beta=0 forgets the last step's norm, even where that was not a number.
-            torch.baddbmm(batch.squared_norm, as_row, as_column, beta=min(i, 1), out=batch.squared_norm)
+        (first_row, first_column), *others = self._norm_factors
+        torch.bmm(first_row, first_column, out=batch.squared_norm)
+        for row, column in others:
+            batch.squared_norm.baddbmm_(row, column)
 
     def _backward_steps(self, coefs: Sequence[Tensor], layout: Layout) -> list[_Step]:
         """Return the steps of the hidden layers, last layer first."""
         steps: list[_Step] = []
-        coef_gradients, intercept_gradients = (
-            views(self._working_gradient) for views in (layout.coefs, layout.intercepts)
-        )
+        coef_gradients = layout.coefs(self._working_gradient)
+        intercept_gradients = layout.intercepts(self._working_gradient)
         above = self._working_raw_delta.mT
         for i in reversed(range(len(self._hidden))):
             layer = self._hidden[i]

@@ -207,6 +207,15 @@ class Batch(NamedTuple):
     squared_norm: Tensor  # of the coefs, (k, 1, 1), to be filled
 
 
+class _Weighting(NamedTuple):
+    """What the rows of an epoch weigh: in each step's gradient, and in the epoch's mean loss."""
+
+    scales: Sequence[Tensor]  # a step's `Batch.scale`
+    decays: Sequence[Tensor]  # a step's `Batch.decay`
+    loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a run's (steps, k, n or 1)
+    norm_shares: Tensor  # of a step's squared norm in it, (n_steps, k)
+
+
 class Epochs:
     """Draws the mini-batches of k members, epoch after epoch, and adds up their losses.
 
@@ -224,6 +233,7 @@ class Epochs:
         alpha: Tensor,  # (k, 1)
     ) -> None:
         self._k, self._n_samples = rows.shape
+        self._first_samples = np.arange(self._k)[:, None] * self._n_samples
         self._rows = torch.from_numpy(rows.ravel()).to(target.device)
         self._target, self._alpha = target.flatten(0, 1), alpha
         self._weight = None if sample_weight is None else sample_weight.flatten()
@@ -231,16 +241,12 @@ class Epochs:
         # (steps, rows a member) of each run of equal steps.
         self._runs = [(steps, n) for steps, n in ((n_full, batch_size), (1, n_last)) if steps and n]
         self._gatherers = {n: pool.gatherer(self._k, n, steps) for steps, n in self._runs}
-        self._losses = self._split(alpha.new_empty(rows.size))
-        self._squared_norms = alpha.new_zeros(self.n_steps, self._k, 1, 1)
         sizes = [n for steps, n in self._runs for _ in range(steps)]
-        self._step_sizes = alpha.new_tensor(sizes).unsqueeze(1)
-        self._scales, self._decays = self._equal_weights()
-
-    @property
-    def n_steps(self) -> int:
-        """Number of steps in an epoch."""
-        return sum(steps for steps, _ in self._runs)
+        self._step_shares = alpha.new_tensor(sizes).div_(self._n_samples).unsqueeze(1)  # (n_steps, 1)
+        self._losses = self._split(alpha.new_empty(rows.size))
+        self._squared_norms = alpha.new_zeros(len(sizes), self._k, 1, 1)
+        self._to_fill = self._each_step(self._losses), self._squared_norms.unbind()
+        self._weighting = self._weigh_equally()
 
     @property
     def batch_sizes(self) -> list[int]:
@@ -249,49 +255,45 @@ class Epochs:
 
     def draw(self, order: np.ndarray) -> Iterator[Batch]:
         """Yield the batches of one epoch; `order` `(k, n_samples)` permutes each member's rows."""
-        of_member = np.arange(self._k)[:, None] * self._n_samples
-        sample = torch.from_numpy(self._by_step(order + of_member)).to(self._rows.device)
-        target = self._target.index_select(0, sample)
+        sample = torch.from_numpy(self._by_step(order + self._first_samples)).to(self._rows.device)
         if self._weight is not None:
-            self._scales, self._decays = self._weigh(self._weight[sample])
-        rows = self._split(self._rows[sample])
+            self._weighting = self._weigh(self._weight.index_select(0, sample))
+        targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
+        rows = self._split(self._rows.index_select(0, sample))
         inputs = (step for (_, n), run in zip(self._runs, rows, strict=True) for step in self._gatherers[n](run))
-        yield from map(
-            Batch,
-            inputs,
-            self._each_step([run.mT for run in self._split(target)]),
-            self._each_step(self._scales),
-            self._decays.unbind(),
-            self._each_step(self._losses),
-            self._squared_norms.unbind(),
-        )
+        yield from map(Batch, inputs, targets, self._weighting.scales, self._weighting.decays, *self._to_fill)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
 
         A batch's loss is its weighted mean plus `decay / 2 * squared_norm`; batches count by their rows.
         """
-        penalties = 0.5 * self._decays[..., 0] * self._squared_norms[..., 0, 0]
-        total = (self._step_sizes * penalties).sum(0)
-        for (_, n), losses, scale in zip(self._runs, self._losses, self._scales, strict=True):
-            total += n * (losses * scale[:, :, 0]).sum((0, 2))
-        return (total / self._n_samples).tolist()
+        total = (self._weighting.norm_shares * self._squared_norms[..., 0, 0]).sum(0)
+        for losses, share in zip(self._losses, self._weighting.loss_shares, strict=True):
+            total += (losses * share).sum((0, 2))
+        return total.tolist()
 
-    def _equal_weights(self) -> tuple[list[Tensor], Tensor]:
-        """Return what `_weigh` does for rows of weight one."""
-        scales = [self._alpha.new_full((1,), 1 / n).expand(steps, self._k, 1, 1) for steps, n in self._runs]
-        return scales, torch.cat([scale[:, :, 0] * self._alpha for scale in scales])
+    def _weigh_equally(self) -> _Weighting:
+        """Return what rows of weight one weigh."""
+        inverses = [self._alpha.new_full((1,), 1 / n).expand(steps, self._k, 1) for steps, n in self._runs]
+        return self._weighting_of(inverses, inverses)
 
-    def _weigh(self, weight: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return row scales `(steps, k, 1, n)` of each run, and decays `(n_steps, k, 1)`.
-
-        In a batch without weight both are 0.
-        """
+    def _weigh(self, weight: Tensor) -> _Weighting:
+        """Return what rows of `weight`, step by step, weigh; in a batch without weight they count nothing."""
         weights = self._split(weight)
         sums = [w.sum(-1, keepdim=True) for w in weights]
         inverses = [torch.where(s > 0, s.reciprocal(), 0.0) for s in sums]
-        scales = [(w * inverse).unsqueeze(2) for w, inverse in zip(weights, inverses, strict=True)]
-        return scales, torch.cat([inverse * self._alpha for inverse in inverses])
+        return self._weighting_of([w * inverse for w, inverse in zip(weights, inverses, strict=True)], inverses)
+
+    def _weighting_of(self, scales: Sequence[Tensor], inverses: Sequence[Tensor]) -> _Weighting:
+        """Return the weighting for row scales `(steps, k, n or 1)` and inverse weight sums `(steps, k, 1)` of each run."""
+        decays = torch.cat([inverse * self._alpha for inverse in inverses])
+        return _Weighting(
+            scales=self._each_step([scale.unsqueeze(2) for scale in scales]),
+            decays=decays.unbind(),
+            loss_shares=[scale * (n / self._n_samples) for scale, (_, n) in zip(scales, self._runs, strict=True)],
+            norm_shares=0.5 * decays[..., 0] * self._step_shares,
+        )
 
     def _split(self, by_step: Tensor) -> list[Tensor]:
         """View a tensor whose first axis lies step by step as `(steps, k, n, ...)`, one view a run."""

@@ -13,16 +13,19 @@ def observe(progress: Progress, settings: Settings, loss: float, score: float | 
     An epoch counts as an improvement unless it falls short of the best by `tol`. Not-a-number never falls short, as in
     scikit-learn, and never becomes the best: `min` and `max` keep their first argument then.
     """
+    best_loss, best_score, scores = progress.best_loss, progress.best_score, progress.validation_scores
     if score is None:
-        falls_short = loss > progress.best_loss - settings.tol
-        progress = replace(progress, best_loss=min(progress.best_loss, loss))
+        falls_short = loss > best_loss - settings.tol
+        best_loss = min(best_loss, loss)
     else:
-        falls_short = score < progress.best_score + settings.tol
-        best_score = max(progress.best_score, score)
-        progress = replace(progress, best_score=best_score, validation_scores=(*progress.validation_scores, score))
+        falls_short = score < best_score + settings.tol
+        best_score, scores = max(best_score, score), (*scores, score)
     return replace(
         progress,
         loss_curve=(*progress.loss_curve, loss),
+        validation_scores=scores,
+        best_loss=best_loss,
+        best_score=best_score,
         no_improvement=progress.no_improvement + 1 if falls_short else 0,
         t=progress.t + n_rows,
     )

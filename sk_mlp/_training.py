@@ -99,7 +99,8 @@ class Member:
         if score is not None:
             self._say(f"Validation score: {score:f}")
         factor = SCHEDULES[self.progress.schedule].after_epoch(self.progress, settings)
-        self.progress = replace(self.progress, rate_factor=factor)
+        if factor != self.progress.rate_factor:
+            self.progress = replace(self.progress, rate_factor=factor)
         if on_plateau(self.progress, settings):
             self._leave_plateau()
         if self.task.one_epoch:
