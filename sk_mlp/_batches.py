@@ -286,7 +286,7 @@ class Epochs:
         return self._weighting_of([w * inverse for w, inverse in zip(weights, inverses, strict=True)], inverses)
 
     def _weighting_of(self, scales: Sequence[Tensor], inverses: Sequence[Tensor]) -> _Weighting:
-        """Return the weighting for row scales `(steps, k, n or 1)` and inverse weight sums `(steps, k, 1)` of each run."""
+        """Return the weighting for each run's scales `(steps, k, n or 1)` and inverse weight sums `(steps, k, 1)`."""
         decays = torch.cat([inverse * self._alpha for inverse in inverses])
         return _Weighting(
             scales=self._each_step([scale.unsqueeze(2) for scale in scales]),

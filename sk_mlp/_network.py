@@ -23,6 +23,7 @@ class Layout:
         self.shapes = list(pairwise(layer_sizes))
         coef_sizes = [fan_in * fan_out for fan_in, fan_out in self.shapes]
         self._sizes = coef_sizes + [fan_out for _, fan_out in self.shapes]
+        self._spans = list(pairwise(accumulate(self._sizes, initial=0)))  # of one network's packed parameters
         self.n_parameters = sum(self._sizes)
         self._n_coefs = sum(coef_sizes)
         # The coefs as runs of (k, size); one member's layers lie side by side.
@@ -44,8 +45,7 @@ class Layout:
 
     def join(self, packed: Sequence[Tensor]) -> Tensor:
         """Return a new flat buffer holding k packed vectors."""
-        by_member = [vector.split(self._sizes) for vector in packed]
-        return torch.cat([block for blocks in zip(*by_member, strict=True) for block in blocks])
+        return torch.cat([vector[start:stop] for start, stop in self._spans for vector in packed])
 
     def member(self, flat: Tensor, i: int) -> Tensor:
         """Return a packed copy of member `i`."""
@@ -58,9 +58,9 @@ class Layout:
         column = like.new_tensor(values)
         return torch.cat([column.repeat_interleave(size) for size in self._sizes])
 
-    def _blocks(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """Split a flat buffer into its layer blocks, coefs before intercepts."""
-        return flat.split([self.k * size for size in self._sizes])
+    def _blocks(self, flat: Tensor) -> list[Tensor]:
+        """Slice a flat buffer into its layer blocks, coefs before intercepts."""
+        return [flat[self.k * start : self.k * stop] for start, stop in self._spans]
 
 
 def glorot_uniform(layer_sizes: Sequence[int], factor: float, rng: np.random.RandomState) -> np.ndarray:
