@@ -62,7 +62,7 @@ def test_stack_is_its_members_alone(name, solver, weighted, early_stopping, wher
         assert (ours.n_iter, ours.status, ours.message) == (expected.n_iter, expected.status, expected.message)
         np.testing.assert_allclose(ours.parameters, expected.parameters, rtol=rtol, atol=rtol)
         np.testing.assert_allclose(ours.progress.loss_curve, expected.progress.loss_curve, rtol=rtol)
-        np.testing.assert_allclose(ours.progress.validation_scores, expected.progress.validation_scores, rtol=1e-6)
+        np.testing.assert_allclose(ours.progress.validation_scores, expected.progress.validation_scores, atol=rtol)
 
 
 def test_sparse_stack_is_its_members_alone(where, rtol):
