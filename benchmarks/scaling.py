@@ -16,7 +16,7 @@ from .peers import Job
 from .timing import OURS, interleave, machine
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 (after the choice of a backend without a window)
+import matplotlib.pyplot as plt
 
 CONTESTANTS: dict[str, Callable[[Job], Callable[[], object]]] = {
     OURS: peers.ours,
