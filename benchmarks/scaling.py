@@ -69,9 +69,8 @@ def main() -> None:
     }
     print(json.dumps({"machine": machine(), "seconds": found}, indent=1))
     for n, seconds in found["rows"].items():
-        print(
-            f"{n:>9} rows: {seconds[OURS] / n * 1e6:.2f} us a row, {seconds[OURS] / seconds['products alone']:.2f} floors"
-        )
+        floors = seconds[OURS] / seconds["products alone"]
+        print(f"{n:>9} rows: {seconds[OURS] / n * 1e6:.2f} us a row, {floors:.2f} times the products alone")
     if arguments.plot:
         _draw(found, arguments.plot)
 
