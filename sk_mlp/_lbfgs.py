@@ -86,7 +86,7 @@ class _Search:
             self._x, loss = found.x, float(found.fun)
             n_iter = min(found.nit, settings.max_iter)
             status = Status.LBFGS_DONE if found.status == 0 else Status.LBFGS_STOPPED
-            message = _explain(found, n_iter, settings.max_iter)
+            message = status.message(settings) if found.status == 0 else _explain(found, n_iter, settings.max_iter)
         if status is Status.INTERRUPTED and self._losses:
             n_iter, loss = len(self._losses), self._losses[-1]
         curve = (*self._task.progress.loss_curve, *self._losses)

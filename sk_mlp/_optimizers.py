@@ -6,6 +6,7 @@ element (`Layout.spread`), so one rule serves one network or a hundred.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from ._network import Layout
 from ._task import Settings
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What the optimizers share: k members, their rates, and slots of one value per parameter.
 
     `states` come from an earlier training's `state`, or are empty.
@@ -42,9 +43,9 @@ class Optimizer:
         """Set each member's learning rate for the steps to come."""
         self._rate = self._spread(rates)
 
+    @abstractmethod
     def step(self) -> None:
         """Move the parameters once along the gradient."""
-        raise NotImplementedError
 
     def state(self, i: int) -> dict[str, Any]:
         """Return member `i`'s slots, packed, and its number of steps."""
