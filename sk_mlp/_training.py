@@ -218,9 +218,14 @@ class _Data:
         """Return each member's weights, `(k, n)`, or None if no member has any."""
         if all(task.sample_weight is None for task in self._tasks):
             return None
-        ones = np.ones(len(self._tasks[0].target), self._tasks[0].parameters.dtype)
-        weights = [ones if task.sample_weight is None else task.sample_weight for task in self._tasks]
-        return self._stack([weight[rows_of(task)] for weight, task in zip(weights, self._tasks, strict=True)])
+        return self._stack(
+            [
+                np.ones(len(rows_of(task)), task.parameters.dtype)
+                if task.sample_weight is None
+                else task.sample_weight[rows_of(task)]
+                for task in self._tasks
+            ]
+        )
 
     def _stack(self, arrays: Sequence[np.ndarray]) -> Tensor:
         """Return one tensor on the device; values in the master number type, class indices as they are."""

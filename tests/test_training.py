@@ -75,6 +75,19 @@ def test_sparse_stack_is_its_members_alone(where, rtol):
         np.testing.assert_allclose(ours.parameters, train([task])[0].parameters, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_that_nobody_trains_on_change_nothing(first, where, rtol):
+    made = [tasks(PROBLEMS["multiclass"], "adam", where, True, False)[i] for i in (first, 1 - first)]
+    longer = [
+        replace(task, X=np.vstack([task.X, task.X]), target=np.vstack([task.target, task.target]))
+        if task.sample_weight is None
+        else task
+        for task in (tasks(PROBLEMS["multiclass"], "adam", where, True, False)[i] for i in (first, 1 - first))
+    ]
+    for ours, expected in zip(train(longer), train(made), strict=True):
+        np.testing.assert_allclose(ours.parameters, expected.parameters, rtol=rtol, atol=rtol)
+
+
 def test_a_task_is_left_as_it_was(where):
     task = tasks(PROBLEMS["multiclass"], "adam", where, True, False)[0]
     parameters, X, target = task.parameters.copy(), task.X.copy(), task.target.copy()
