@@ -18,17 +18,18 @@ from ._activations import Activation
 from ._batches import Batch, DenseRows, Rows, copy_if_cast
 from ._network import Layout
 from ._objective import Objective
+from ._products import Products
 
 
 class _Hidden:
     """Buffers of one hidden layer for `(k, n, units)` values: input and output, one buffer where that is enough."""
 
-    def __init__(self, coef: Tensor, n: int, activation: Activation) -> None:
+    def __init__(self, coef: Tensor, n: int, activation: Activation, products: Products) -> None:
         k, _, units = coef.shape
         self.z = coef.new_empty(k, n, units)
         self.h = torch.empty_like(self.z) if activation.keeps_input else self.z
         self.kept = self.z if activation.keeps_input else self.h
-        self.rows = DenseRows(self.h)
+        self.rows = DenseRows(self.h, products)
 
 
 class Forward:
@@ -40,10 +41,11 @@ class Forward:
         intercepts: Sequence[Tensor],  # each (k, 1, fan_out)
         n: int,
         activation: Activation,
+        products: Products,
         raw_dtype: torch.dtype,
     ) -> None:
         self._activate = activation.forward
-        self.hidden = [_Hidden(coef, n, activation) for coef in coefs[:-1]]
+        self.hidden = [_Hidden(coef, n, activation, products) for coef in coefs[:-1]]
         self._hidden_weights = list(zip(coefs[:-1], intercepts[:-1], self.hidden, strict=True))
         self._output_weights = coefs[-1].mT, intercepts[-1].mT
         k, _, n_outputs = coefs[-1].shape
@@ -75,8 +77,8 @@ class _Step(NamedTuple):
 class Backprop:
     """Value and gradient of k networks for batches of `n` rows.
 
-    `parameters` and `gradient` are flat buffers, read and filled. Where `product` is a lower precision than theirs, the
-    products run on copies; losses, the delta of raw predictions and the penalty stay in theirs.
+    `parameters` and `gradient` are flat buffers, read and filled. Where `products` have a lower precision than theirs,
+    they run on copies; losses, the delta of raw predictions and the penalty stay in theirs.
     """
 
     def __init__(
@@ -87,13 +89,14 @@ class Backprop:
         n: int,
         activation: Activation,
         objective: Objective,
-        product: torch.dtype,
+        products: Products,
     ) -> None:
-        self._activation, self._objective = activation, objective
+        self._activation, self._objective, self._products = activation, objective, products
+        product = products.dtype
         self._parameters, self._working = parameters, parameters.to(product)
         self._gradient, self._working_gradient = gradient, gradient.to(product)
         coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
-        self._forward = Forward(coefs, intercepts, n, activation, parameters.dtype)
+        self._forward = Forward(coefs, intercepts, n, activation, products, parameters.dtype)
         self._raw_delta = parameters.new_empty(layout.k, layout.shapes[-1][1], n)
         self._working_raw_delta = self._raw_delta.to(product)
         # A product with ones sums over the rows in less time than a sum.
@@ -127,7 +130,7 @@ class Backprop:
         layer_inputs[-1].coef_gradient_outputs_first(self._working_raw_delta, self._scratch, coef_gradient)
         torch.bmm(self._ones, self._working_raw_delta.mT, out=intercept_gradient)
         for step, below in zip(self._steps, reversed(layer_inputs[:-1]), strict=True):
-            torch.bmm(step.delta_above, step.transposed_coef_above, out=step.delta)
+            self._products.bmm(step.delta_above, step.transposed_coef_above, out=step.delta)
             self._activation.backward(step.delta, step.kept)
             below.coef_gradient(step.delta, step.coef_gradient)
             torch.bmm(self._ones, step.delta, out=step.intercept_gradient)

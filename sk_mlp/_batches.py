@@ -16,33 +16,35 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ._products import Products
+
 _WINDOW_BYTES = 2**20  # of inputs gathered at once
 
 
 class DenseRows:
     """Inputs `(k, n, fan_in)` of a layer."""
 
-    def __init__(self, values: Tensor) -> None:
-        self.values, self._transposed = values, values.mT
+    def __init__(self, values: Tensor, products: Products) -> None:
+        self.values, self._transposed, self._products = values, values.mT, products
 
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
-        torch.baddbmm(intercept, self.values, coef, out=out)
+        self._products.baddbmm(intercept, self.values, coef, out=out)
 
     def affine_outputs_first(self, transposed_coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, fan_out, n)` with `transposed_coef @ values.T + intercept` `(k, fan_out, 1)`."""
-        torch.baddbmm(intercept, transposed_coef, self._transposed, out=out)
+        self._products.baddbmm(intercept, transposed_coef, self._transposed, out=out)
 
     def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, fan_in, fan_out)` with `values.T @ delta`."""
-        torch.bmm(self._transposed, delta, out=out)
+        self._products.bmm(self._transposed, delta, out=out)
 
     def coef_gradient_outputs_first(self, delta: Tensor, scratch: Tensor, out: Tensor) -> None:
         """Fill `out` the same way for `delta` `(k, fan_out, n)`, through `scratch` `(k, fan_out, fan_in)`.
 
         Products with few columns are slow: 100 x 200 x 10 takes 99 us, its transpose and a copy 11.
         """
-        torch.bmm(delta, self.values, out=scratch)
+        self._products.bmm(delta, self.values, out=scratch)
         out.copy_(scratch.mT)
 
 
@@ -118,28 +120,28 @@ def as_tensor(array: np.ndarray) -> Tensor:
 class DensePool:
     """Samples `(n_pool, n_features)` as a tensor."""
 
-    def __init__(self, X: np.ndarray, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, X: np.ndarray, device: torch.device, products: Products) -> None:
         self._X = as_tensor(X).to(device)
-        self._dtype = dtype
+        self._products = products
 
     def slice(self, start: int, stop: int) -> DenseRows:
         """Return adjacent rows as a batch of one member; a view where the number type is already right."""
-        return DenseRows(self._X[start:stop].to(self._dtype).unsqueeze(0))
+        return DenseRows(self._X[start:stop].to(self._products.dtype).unsqueeze(0), self._products)
 
     def gatherer(self, k: int, n: int, n_steps: int) -> DenseGatherer:
         """Return what gathers up to `n_steps` steps of `n` rows for each of `k` members."""
-        return DenseGatherer(self._X, self._dtype, k, n, n_steps)
+        return DenseGatherer(self._X, self._products, k, n, n_steps)
 
 
 class DenseGatherer:
     """Copies rows of a pool into a buffer of its own, as many steps at once as fit a processor's cache."""
 
-    def __init__(self, X: Tensor, dtype: torch.dtype, k: int, n: int, n_steps: int) -> None:
+    def __init__(self, X: Tensor, products: Products, k: int, n: int, n_steps: int) -> None:
         self._X = X
         self._window = min(n_steps, rows_within(_WINDOW_BYTES, k * n * X.shape[1] * X.itemsize))
         self._buffer = X.new_empty(self._window * k * n, X.shape[1])
-        self._cast = self._buffer.to(dtype)
-        self._steps = [DenseRows(values) for values in self._cast.view(self._window, k, n, -1)]
+        self._cast = self._buffer.to(products.dtype)
+        self._steps = [DenseRows(values, products) for values in self._cast.view(self._window, k, n, -1)]
 
     def __call__(self, index: Tensor) -> Iterator[DenseRows]:
         """Yield the rows of each step, for an index `(steps, k, n)`; a later step may overwrite them."""
@@ -153,8 +155,8 @@ class DenseGatherer:
 class SparsePool:
     """Samples as one CSR matrix, which stays in SciPy's hands until a batch is needed."""
 
-    def __init__(self, X: sp.csr_array, device: torch.device, dtype: torch.dtype) -> None:
-        self._X, self._device, self._dtype = X, device, dtype
+    def __init__(self, X: sp.csr_array, device: torch.device, products: Products) -> None:
+        self._X, self._device, self._dtype = X, device, products.dtype
 
     def slice(self, start: int, stop: int) -> SparseRows:
         """Return adjacent rows as a batch of one member."""
@@ -180,9 +182,9 @@ class SparseGatherer:
 Pool = DensePool | SparsePool
 
 
-def make_pool(X: Any, device: torch.device, dtype: torch.dtype) -> Pool:
+def make_pool(X: Any, device: torch.device, products: Products) -> Pool:
     """Return the pool for a NumPy array or a SciPy CSR matrix."""
-    return (SparsePool if sp.issparse(X) else DensePool)(X, device, dtype)
+    return (SparsePool if sp.issparse(X) else DensePool)(X, device, products)
 
 
 def copy_if_cast(source: Tensor, target: Tensor) -> None:
@@ -297,7 +299,7 @@ class Epochs:
 
     def _split(self, by_step: Tensor) -> list[Tensor]:
         """View a tensor whose first axis lies step by step as `(steps, k, n, ...)`, one view a run."""
-        runs = by_step.split([steps * self._k * n for steps, n in self._runs])
+        runs = by_step.split_with_sizes([steps * self._k * n for steps, n in self._runs])
         return [
             run.view(steps, self._k, n, *by_step.shape[1:]) for run, (steps, n) in zip(runs, self._runs, strict=True)
         ]

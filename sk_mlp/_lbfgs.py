@@ -18,6 +18,7 @@ from ._backprop import Backprop
 from ._batches import Batch, Pool, Rows, make_pool, rows_within
 from ._device import line_search_dtype, threads_for
 from ._network import Layout
+from ._products import products_for
 from ._task import FitResult, FitTask, Status
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
@@ -54,13 +55,14 @@ class _Search:
         widths = task.layer_sizes[0] + 2 * sum(task.layer_sizes[1:])
         self._size = min(self._rows, rows_within(_CHUNK_BYTES, widths * self._parameters.itemsize))
         self._starts = range(0, self._rows, self._size)
-        self._inputs = self._chunks_of(make_pool(task.X, task.device, dtype))
+        products = products_for(dtype, task.device, self.work)
+        self._inputs = self._chunks_of(make_pool(task.X, task.device, products))
         self._target = torch.from_numpy(task.target).to(task.device)
         if self._target.is_floating_point():
             self._target = self._target.to(dtype)
         self._scale, self._decay = self._weigh(dtype)
         self._backprops = {
-            n: Backprop(layout, self._parameters, self._gradient, n, task.activation, task.objective, dtype)
+            n: Backprop(layout, self._parameters, self._gradient, n, task.activation, task.objective, products)
             for n in {min(self._size, self._rows - start) for start in self._starts}
         }
         self._losses: list[float] = []

@@ -26,8 +26,10 @@ class Layout:
         self._spans = list(pairwise(accumulate(self._sizes, initial=0)))  # of one network's packed parameters
         self.n_parameters = sum(self._sizes)
         self._n_coefs = sum(coef_sizes)
-        # The coefs as runs of (k, size); one member's layers lie side by side.
+        # The coefs as runs of (k, size), and all parameters as spans of one network's; one member's layers lie side by
+        # side, as one.
         self._runs = coef_sizes if k > 1 else [self._n_coefs]
+        self._pieces = self._spans if k > 1 else [(0, self.n_parameters)]
 
     def coefs(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, fan_in, fan_out)` of a flat buffer."""
@@ -45,11 +47,12 @@ class Layout:
 
     def join(self, packed: Sequence[Tensor]) -> Tensor:
         """Return a new flat buffer holding k packed vectors."""
-        return torch.cat([vector[start:stop] for start, stop in self._spans for vector in packed])
+        return torch.cat([vector[start:stop] for start, stop in self._pieces for vector in packed])
 
     def member(self, flat: Tensor, i: int) -> Tensor:
         """Return a packed copy of member `i`."""
-        return torch.cat([block.view(self.k, -1)[i] for block in self._blocks(flat)])
+        blocks = [flat[self.k * start : self.k * stop] for start, stop in self._pieces]
+        return torch.cat([block.view(self.k, -1)[i] for block in blocks])
 
     def spread(self, values: Sequence[float], like: Tensor) -> float | Tensor:
         """Return one value a member as an operand for a flat buffer: a number where all agree."""

@@ -13,6 +13,7 @@ from ._activations import Activation
 from ._backprop import Forward
 from ._batches import as_tensor, make_pool, rows_within
 from ._device import Precision, threads_for
+from ._products import products_for
 from ._validation import cast_rows
 
 CHUNK_BYTES = 32 * 2**20  # of everything a chunk of rows needs on its way
@@ -37,15 +38,17 @@ def predict_rows(
     biases = [as_tensor(intercept).to(device, precision.product).view(1, 1, -1) for intercept in intercepts]
     n_samples = X.shape[0]
     size = min(n_samples, rows_within(CHUNK_BYTES, _row_bytes(coefs, activation, precision)))
+    work = size * max(coef.size for coef in coefs)
+    products = products_for(precision.product, device, work)
     forward, result, forward_rows = None, None, 0
-    with torch.inference_mode(), threads_for(size * max(coef.size for coef in coefs)):
+    with torch.inference_mode(), threads_for(work):
         for start in range(0, n_samples, size):
             chunk = cast_rows(X, start, start + size, precision.array)
             n = chunk.shape[0]
             if forward is None or n != forward_rows:
                 forward = None  # frees the buffers before others are made
-                forward, forward_rows = Forward(weights, biases, n, activation, precision.master), n
-            raw = forward(make_pool(chunk, device, precision.product).slice(0, n))
+                forward, forward_rows = Forward(weights, biases, n, activation, products, precision.master), n
+            raw = forward(make_pool(chunk, device, products).slice(0, n))
             part = finish(raw.cpu().double()).numpy()
             if result is None:
                 result = np.empty((n_samples, *part.shape[1:]), part.dtype)

@@ -21,6 +21,7 @@ from ._batches import Batch, Epochs, copy_if_cast, make_pool, rows_within
 from ._device import has_fused_adam, threads_for
 from ._network import Layout
 from ._optimizers import optimizer_class
+from ._products import Products, products_for
 from ._schedules import SCHEDULES, take_up
 from ._stopping import observe, on_plateau
 from ._task import FitResult, FitTask, Progress, Status
@@ -31,7 +32,7 @@ _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 def train(tasks: Sequence[FitTask]) -> list[FitResult]:
     """Train all tasks side by side, each until its own end; a member that has ended no longer costs anything."""
     members = [Member(task) for task in tasks]
-    with torch.inference_mode(), threads_for(_work(tasks)):
+    with torch.inference_mode(), threads_for(len(tasks) * _work(tasks[0])):
         while running := [member for member in members if member.status is None]:
             _train_until_one_ends(running)
     return [member.result() for member in members]
@@ -154,7 +155,8 @@ class Stack:
         settings, states = [m.task.settings for m in members], [m.optimizer_state for m in members]
         make_optimizer = optimizer_class(settings, states, has_fused_adam(task.device))
         self.optimizer = make_optimizer(self.layout, self.parameters, gradient, settings, states)
-        data = _Data([member.task for member in members])
+        products = products_for(task.precision.product, task.device, _work(task))
+        data = _Data([member.task for member in members], products)
         self.epochs = Epochs(
             data.pool,
             data.rows(_train_rows),
@@ -164,13 +166,13 @@ class Stack:
             self.parameters.new_tensor([[s.alpha] for s in settings]),
         )
         self._backprops = {
-            n: Backprop(
-                self.layout, self.parameters, gradient, n, task.activation, task.objective, task.precision.product
-            )
+            n: Backprop(self.layout, self.parameters, gradient, n, task.activation, task.objective, products)
             for n in self.epochs.batch_sizes
         }
         self._validation = (
-            _Validation(self.layout, self.parameters, data, task) if task.validation_rows is not None else None
+            _Validation(self.layout, self.parameters, data, task, products)
+            if task.validation_rows is not None
+            else None
         )
 
     def draw_epoch(self) -> Iterator[Batch]:
@@ -199,12 +201,12 @@ class Stack:
 class _Data:
     """The samples of k tasks: distinct inputs once in a pool, and each member's targets and weights."""
 
-    def __init__(self, tasks: Sequence[FitTask]) -> None:
+    def __init__(self, tasks: Sequence[FitTask], products: Products) -> None:
         self._tasks = tasks
         distinct = {id(task.X): task.X for task in tasks}
         starts = np.cumsum([0, *(X.shape[0] for X in distinct.values())])
         self._offsets = dict(zip(distinct, starts, strict=False))
-        self.pool = make_pool(_concatenate(list(distinct.values())), tasks[0].device, tasks[0].precision.product)
+        self.pool = make_pool(_concatenate(list(distinct.values())), tasks[0].device, products)
 
     def rows(self, rows_of: Callable[[FitTask], np.ndarray]) -> np.ndarray:
         """Return where in the pool each member's rows lie, `(k, n)`."""
@@ -243,7 +245,7 @@ def _concatenate(inputs: Sequence[Any]) -> Any:
 class _Validation:
     """Scores k members on their validation rows, a bounded number of rows at a time."""
 
-    def __init__(self, layout: Layout, parameters: Tensor, data: _Data, task: FitTask) -> None:
+    def __init__(self, layout: Layout, parameters: Tensor, data: _Data, task: FitTask, products: Products) -> None:
         self._objective = task.objective
         # Scores are summed in float64, which not every device has.
         self._target = data.target(_validation_rows).mT.cpu()
@@ -256,9 +258,9 @@ class _Validation:
         self._sizes = [chunk.shape[1] for chunk in chunks]
         self._raw = torch.empty(layout.k, layout.shapes[-1][1], rows.shape[1], dtype=parameters.dtype)
         sizes = set(self._sizes)
-        self._parameters, self._working = parameters, parameters.to(task.precision.product)
+        self._parameters, self._working = parameters, parameters.to(products.dtype)
         coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
-        self._forward = {n: Forward(coefs, intercepts, n, task.activation, parameters.dtype) for n in sizes}
+        self._forward = {n: Forward(coefs, intercepts, n, task.activation, products, parameters.dtype) for n in sizes}
         self._gather = {n: data.pool.gatherer(layout.k, n, 1) for n in sizes}
 
     def scores(self) -> list[float | None]:
@@ -279,7 +281,6 @@ def _validation_rows(task: FitTask) -> np.ndarray:
     return task.validation_rows
 
 
-def _work(tasks: Sequence[FitTask]) -> int:
-    """Return the multiply-adds of the largest product in one step."""
-    largest = max(fan_in * fan_out for fan_in, fan_out in pairwise(tasks[0].layer_sizes))
-    return len(tasks) * tasks[0].settings.batch_size * largest
+def _work(task: FitTask) -> int:
+    """Return the multiply-adds of a member's largest product in one step."""
+    return task.settings.batch_size * max(fan_in * fan_out for fan_in, fan_out in pairwise(task.layer_sizes))

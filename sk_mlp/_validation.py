@@ -35,18 +35,21 @@ def training_data(
 
     Float64 input is cast once; an array of `dtype` in C order is passed through without a copy.
     """
-    _require_real(X)
-    X, y = validate_data(
-        estimator,
-        X,
-        y,
-        accept_sparse="csr",
-        dtype=dtype,
-        order="C",
-        multi_output=True,
-        y_numeric=y_numeric,
-        reset=reset,
-    )
+    if not reset and _is_plain(estimator, X) and _is_plain_target(y, X.shape[0]):
+        X = cast_rows(X, 0, X.shape[0], dtype)
+    else:
+        _require_real(X)
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=dtype,
+            order="C",
+            multi_output=True,
+            y_numeric=y_numeric,
+            reset=reset,
+        )
     if sample_weight is not None:
         checked = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         sample_weight = checked.astype(dtype)
@@ -80,6 +83,13 @@ def _is_plain(estimator: BaseEstimator, X: Any) -> bool:
         # A sum is finite only if all its terms are; where it overflows the full check decides.
         and bool(np.isfinite(X.sum()))
     )
+
+
+def _is_plain_target(y: Any, n_samples: int) -> bool:
+    """Tell `n_samples` whole numbers or finite float64."""
+    if type(y) is not np.ndarray or y.shape != (n_samples,):
+        return False
+    return y.dtype.kind == "i" or (y.dtype == np.float64 and bool(np.isfinite(y.sum())))
 
 
 def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:

@@ -10,7 +10,10 @@ from sk_mlp._backprop import Backprop, Forward
 from sk_mlp._batches import Batch, DenseRows, SparsePool
 from sk_mlp._network import Layout, build_module, glorot_uniform, pack, unpack
 from sk_mlp._objective import REGRESSION_LOSSES, BinaryCrossEntropy, CrossEntropy, MultilabelCrossEntropy
+from sk_mlp._products import onednn_baddbmm, onednn_bmm, products_for
 
+CPU = torch.device("cpu")
+FLOAT64 = products_for(torch.float64, CPU, 0)
 SIZES, N, K = (5, 7, 6, 4), 11, 3
 OBJECTIVES = {"binary": BinaryCrossEntropy(), "multiclass": CrossEntropy(), **REGRESSION_LOSSES}
 
@@ -39,7 +42,7 @@ def make_batch(name, rng, weighted):
     weight = rng.uniform(0, 2, (K, 1, N)) if weighted else np.ones((K, 1, N))
     total = weight.sum(-1)
     return Batch(
-        DenseRows(torch.from_numpy(rng.normal(size=(K, N, SIZES[0])))),
+        DenseRows(torch.from_numpy(rng.normal(size=(K, N, SIZES[0]))), FLOAT64),
         make_target(name, rng),
         torch.from_numpy(weight / total[..., None]),
         torch.from_numpy(rng.uniform(0, 1, (K, 1)) / total),
@@ -56,7 +59,7 @@ def test_closed_form_is_autograd(activation, name, weighted, rng):
     packed = [torch.from_numpy(glorot_uniform(SIZES, 6.0, rng)) for _ in range(K)]
     parameters = layout.join(packed)
     gradient = torch.full_like(parameters, torch.nan)
-    backprop = Backprop(layout, parameters, gradient, N, ACTIVATIONS[activation], OBJECTIVES[name], torch.float64)
+    backprop = Backprop(layout, parameters, gradient, N, ACTIVATIONS[activation], OBJECTIVES[name], FLOAT64)
     backprop.value_and_gradient(batch)
     for i in range(K):
         coefs, intercepts = unpack(packed[i].numpy(), SIZES)
@@ -140,8 +143,9 @@ def test_lower_precision_products_stay_close(rng):
     gradients = {}
     for dtype in (torch.float64, torch.bfloat16):
         gradient = torch.zeros_like(parameters)
-        rows = DenseRows(batch.inputs.values.to(dtype))
-        backprop = Backprop(layout, parameters, gradient, N, ACTIVATIONS["relu"], OBJECTIVES["multiclass"], dtype)
+        products = products_for(dtype, CPU, 0)
+        rows = DenseRows(batch.inputs.values.to(dtype), products)
+        backprop = Backprop(layout, parameters, gradient, N, ACTIVATIONS["relu"], OBJECTIVES["multiclass"], products)
         backprop.value_and_gradient(batch._replace(inputs=rows))
         gradients[dtype] = gradient
     difference = (gradients[torch.float64] - gradients[torch.bfloat16]).norm() / gradients[torch.float64].norm()
@@ -153,11 +157,11 @@ def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     import scipy.sparse as sp
 
     matrix = sp.random_array((N, sizes[0]), density=0.4, rng=np.random.default_rng(0), format="csr")
-    sparse = SparsePool(matrix, torch.device("cpu"), torch.float64).slice(0, N)
-    dense = DenseRows(torch.from_numpy(matrix.toarray())[None])
+    sparse = SparsePool(matrix, CPU, FLOAT64).slice(0, N)
+    dense = DenseRows(torch.from_numpy(matrix.toarray())[None], FLOAT64)
     layout = Layout(sizes, 1)
     flat = torch.from_numpy(glorot_uniform(sizes, 6.0, rng))
-    forward = Forward(layout.coefs(flat), layout.intercepts(flat), N, ACTIVATIONS["tanh"], torch.float64)
+    forward = Forward(layout.coefs(flat), layout.intercepts(flat), N, ACTIVATIONS["tanh"], FLOAT64, torch.float64)
     np.testing.assert_allclose(forward(sparse).clone(), forward(dense), rtol=1e-12)
     delta = torch.from_numpy(rng.normal(size=(1, N, sizes[1])))
     from_sparse, from_dense = (
@@ -167,3 +171,23 @@ def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     sparse.coef_gradient(delta, from_sparse)
     dense.coef_gradient(delta, from_dense)
     np.testing.assert_allclose(from_sparse, from_dense, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("transposed", ["", "a", "b", "c"])
+@pytest.mark.parametrize(("k", "n", "m", "p"), [(1, 200, 128, 96), (3, 7, 5, 6), (2, 1, 4, 1)])
+def test_onednn_products_are_pytorchs(k, n, m, p, transposed, rng):
+    """Every way a step calls them: operands as they are, or as views of a transpose; intercepts of rows or columns."""
+
+    def draw(rows, columns, name):
+        shape = (k, columns, rows) if transposed == name else (k, rows, columns)
+        values = torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+        return values.mT if transposed == name else values
+
+    a, b = draw(n, m, "a"), draw(m, p, "b")
+    c = torch.from_numpy(rng.normal(size=(k, n, 1) if transposed == "c" else (k, 1, p)).astype(np.float32))
+    product, total = torch.empty(k, n, p), torch.empty(k, n, p)
+    with torch.inference_mode():
+        onednn_bmm(a, b, out=product)
+        onednn_baddbmm(c, a, b, out=total)
+    np.testing.assert_allclose(product, torch.bmm(a, b), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(total, torch.baddbmm(c.expand(k, n, p), a, b), rtol=1e-4, atol=1e-4)

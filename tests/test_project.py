@@ -29,17 +29,20 @@ IMPORTS = {
     "_estimator": {
         "stacking", "_activations", "_device", "_network", "_objective", "_prediction", "_task", "_validation",
     },
-    "_prediction": {"_activations", "_backprop", "_batches", "_device", "_validation"},
+    "_prediction": {"_activations", "_backprop", "_batches", "_device", "_products", "_validation"},
     "stacking": {"_lbfgs", "_task", "_training"},
     "_training": {
-        "_backprop", "_batches", "_device", "_network", "_optimizers", "_schedules", "_stopping", "_task",
+        "_backprop", "_batches", "_device", "_network", "_optimizers", "_products", "_schedules", "_stopping",
+        "_task",
     },
-    "_lbfgs": {"_backprop", "_batches", "_device", "_network", "_task"},
-    "_backprop": {"_activations", "_batches", "_network", "_objective"},
+    "_lbfgs": {"_backprop", "_batches", "_device", "_network", "_products", "_task"},
+    "_backprop": {"_activations", "_batches", "_network", "_objective", "_products"},
+    "_batches": {"_products"},
+    "_products": {"_device"},
     "_optimizers": {"_network", "_task"},
     "_schedules": {"_task"},
     "_stopping": {"_task"},
-    "_activations": set(), "_batches": set(), "_device": set(), "_network": set(), "_objective": set(),
+    "_activations": set(), "_device": set(), "_network": set(), "_objective": set(),
     "_targets": set(), "_task": set(), "_validation": set(),
 }  # fmt: skip
 

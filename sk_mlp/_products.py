@@ -1,0 +1,46 @@
+"""Batched matrix products into given buffers, and which library multiplies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._device import has_faster_onednn
+
+# From so many multiply-adds on oneDNN wins back the 10 us that a call of it costs.
+_ONEDNN_WORK = 2_000_000
+
+
+class Products(NamedTuple):
+    """Matrix products in one number type; `bmm` and `baddbmm` are called as `torch.bmm` and `torch.baddbmm` are."""
+
+    dtype: torch.dtype
+    bmm: Callable[..., object]
+    baddbmm: Callable[..., object]
+
+
+def products_for(dtype: torch.dtype, device: torch.device, work: int) -> Products:
+    """Return the fastest products for tensors of `dtype`, where one member's largest takes `work` multiply-adds."""
+    if dtype == torch.float32 and work >= _ONEDNN_WORK and has_faster_onednn(device):
+        return Products(dtype, onednn_bmm, onednn_baddbmm)
+    return Products(dtype, torch.bmm, torch.baddbmm)
+
+
+def onednn_bmm(a: Tensor, b: Tensor, *, out: Tensor) -> None:
+    """Fill `out` with `a @ b`, as `torch.bmm` does."""
+    for a_i, b_i, out_i in zip(a, b, out, strict=True):
+        out_i.copy_(_onednn_mm(a_i, b_i))
+
+
+def onednn_baddbmm(c: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> None:
+    """Fill `out` with `c + a @ b`, as `torch.baddbmm` does."""
+    for c_i, a_i, b_i, out_i in zip(c, a, b, out, strict=True):
+        torch.add(_onednn_mm(a_i, b_i), c_i, out=out_i)
+
+
+def _onednn_mm(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a @ b`: the product that compiled PyTorch models call, which has no public name."""
+    return torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
