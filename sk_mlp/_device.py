@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ctypes
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -111,17 +112,35 @@ def _is_amd_with_avx512() -> bool:
 def threads_for(work: int) -> Iterator[None]:
     """Use one intra-op thread while products cost fewer than 8 million multiply-adds, then restore the setting.
 
-    Small products lose more to waking a second thread than they gain, the more so the more cores there are.
+    Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
+    products of the calling thread are affected.
     """
     before = torch.get_num_threads()
     if work >= _SERIAL_WORK or before == 1:
         yield
         return
-    torch.set_num_threads(1)
+    set_openmp, set_mkl = _thread_setters()
+    set_openmp(1)
+    mkl_before = set_mkl(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        set_mkl(mkl_before)
+        set_openmp(before)
+
+
+@lru_cache
+def _thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
+    """Return what sets OpenMP's and MKL's number of threads for the calling thread alone.
+
+    `torch.set_num_threads` would change MKL's for all threads of the process, and for good that of a thread which comes
+    to PyTorch while the number is lowered. It serves where the libraries inside PyTorch cannot be reached by name.
+    """
+    libraries = ctypes.CDLL(torch._C.__file__)
+    set_openmp = getattr(libraries, "omp_set_num_threads", torch.set_num_threads)
+    # Returns the number before, 0 for that of the process. Absent from builds of PyTorch without MKL.
+    set_mkl = getattr(libraries, "MKL_Set_Num_Threads_Local", lambda _: 0)
+    return set_openmp, set_mkl
 
 
 def line_search_dtype(device: torch.device) -> torch.dtype:

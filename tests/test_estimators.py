@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+import threading
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ import torch
 from problems import PROBLEMS, raw_prediction
 from scipy.sparse import csr_array, issparse
 from sklearn.base import clone
+from sklearn.datasets import load_digits, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
@@ -373,6 +377,60 @@ def test_thread_count_is_restored_after_an_error(where, monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
+    """Neither OpenMP's number nor MKL's, neither now nor later, of a thread that is there or of one to come."""
+    before, found = torch.get_num_threads(), []
+    go_on = [threading.Event(), threading.Event()]
+
+    def look():
+        mkl = re.search(r"mkl_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info())
+        found.append((torch.get_num_threads(), mkl and int(mkl[1])))
+
+    def look_later():
+        go_on[0].wait()
+        look()
+        go_on[1].wait()
+        look()
+
+    def step_watched(self):
+        go_on[0].set()
+        newcomer = threading.Thread(target=look)
+        newcomer.start()
+        newcomer.join()
+
+    monkeypatch.setattr("sk_mlp._optimizers.SGD.step", step_watched)
+    torch.set_num_threads(2)
+    try:
+        look()
+        resident = threading.Thread(target=look_later)
+        resident.start()
+        fitted(PROBLEMS["multiclass"], where, solver="sgd", max_iter=1, batch_size=160)
+        go_on[1].set()
+        resident.join()
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 4
+    assert set(found) == {found[0]}
+
+
+@pytest.mark.parametrize("table", ["digits", "20,000 rows"])
+def test_bfloat16_is_as_accurate(table, device):
+    if table == "digits":
+        X, y = load_digits(return_X_y=True)
+        X = X / 16
+    else:
+        X, y = make_classification(20_000, 40, n_informative=20, n_classes=5, class_sep=1.5, random_state=0)
+    X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.4, stratify=y, random_state=0)
+    accuracy = {
+        dtype: MLPTorchClassifier(max_iter=25, random_state=0, device=device, dtype=dtype)
+        .fit(X_train, y_train)
+        .score(X_test, y_test)
+        for dtype in ("float32", "bfloat16")
+    }
+    assert accuracy["float32"] > 0.9
+    assert abs(accuracy["float32"] - accuracy["bfloat16"]) <= 0.005
 
 
 def test_bfloat16_learns(device):

@@ -166,6 +166,76 @@ def test_prediction_memory_is_bounded(case):
     assert float(done.stdout) < 64
 
 
+# Anonymous memory is what a process cannot give back: pages of a memory map do not count. The kernel keeps no record of
+# its peak, so a thread looks every half millisecond.
+FIT_MEMORY = """
+import sys, threading, time, warnings
+import numpy as np, scipy.sparse as sp
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+warnings.simplefilter("ignore")
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
+
+class Peak(threading.Thread):
+    def run(self):
+        self.value, self.ended = 0, False
+        while not self.ended:
+            self.value = max(self.value, anonymous())
+            time.sleep(0.0005)
+
+case, path, hidden, n = sys.argv[1], sys.argv[2], int(sys.argv[3]), 100_000
+if case == "memory map":
+    X = np.lib.format.open_memmap(path, "w+", "f4", (n, 400))
+    for start in range(0, n, 10_000):
+        X[start : start + 10_000] = np.random.default_rng(0).random((10_000, 400), dtype="f4")
+    X = np.load(path, mmap_mode="r")
+elif "sparse" in case:
+    indices = np.random.default_rng(0).integers(20_000, size=(n, 50), dtype="i4")
+    indices.sort(axis=1)
+    values = np.ones(indices.size, "f8" if "float64" in case else "f4")
+    X = sp.csr_array((values, indices.ravel(), np.arange(0, indices.size + 1, 50, dtype="i4")), shape=(n, 20_000))
+else:
+    X = np.random.default_rng(0).random((n, 400), dtype="f8" if "float64" in case else "f4")
+y = np.arange(n) % 3
+estimator = MLPTorchClassifier((hidden,), max_iter=1, early_stopping="stopping" in case)
+estimator.fit(X[:2000], y[:2000])
+copy = 0 if "float64" not in case else X.data.size * 8 if "sparse" in case else X.nbytes // 2
+n_parameters = sum(a.size for a in estimator.coefs_ + estimator.intercepts_)
+del estimator.coefs_, estimator._optimizer_state
+peak = Peak()
+before = anonymous()
+peak.start()
+estimator.fit(X, y)
+peak.ended = True
+peak.join()
+print(peak.value - before - (copy + 8 * 4 * n_parameters) / 2**20)
+"""  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is read from /proc")
+@pytest.mark.parametrize(
+    ("case", "hidden"),
+    [
+        ("float32", 1000),
+        ("float64", 16),
+        ("memory map", 16),
+        ("sparse float32", 64),
+        ("sparse float64", 16),
+        ("float32, early stopping", 16),
+    ],
+)
+def test_fit_memory_is_bounded(case, hidden, tmp_path):
+    """Measured by the operating system, in a process of its own: at most one float32 copy of the input, none where it
+    is float32 already, and 64 MiB, and eight times the parameters.
+    """
+    command = [sys.executable, "-c", FIT_MEMORY, case, str(tmp_path / "X.npy"), str(hidden)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 64, case
+
+
 def test_lbfgs_in_chunks_is_lbfgs(where, monkeypatch, rng):
     problem, weight = PROBLEMS["multiclass"], rng.uniform(0, 2, 160)
     fits = []
