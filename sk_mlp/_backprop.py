@@ -110,10 +110,9 @@ class Backprop:
         self._scratch = torch.empty_like(coefs[-1].mT, memory_format=torch.contiguous_format)
         runs = layout.coef_runs(parameters)
         self._runs = list(zip(runs, layout.coef_runs(gradient), strict=True))
-        self._norm_factors = [(run.unsqueeze(1), run.unsqueeze(2)) for run in runs]
 
     def value_and_gradient(self, batch: Batch) -> None:
-        """Fill the gradient, and the batch's row losses and squared norm."""
+        """Fill the gradient, and the batch's row losses and norms."""
         copy_if_cast(self._parameters, self._working)
         raw = self._forward(batch.inputs)
         self._objective.loss_and_gradient(raw, batch.target, batch.losses, self._raw_delta)
@@ -136,13 +135,10 @@ class Backprop:
             torch.bmm(self._ones, step.delta, out=step.intercept_gradient)
 
     def _penalise(self, batch: Batch) -> None:
-        """Add `decay * coefs` to the gradient and note the coefs' squared norm."""
-        for coefs, gradient in self._runs:
+        """Add `decay * coefs` to the gradient and note the coefs' norms."""
+        for (coefs, gradient), norms in zip(self._runs, batch.norms, strict=True):
             gradient.addcmul_(coefs, batch.decay)
-        (first_row, first_column), *others = self._norm_factors
-        torch.bmm(first_row, first_column, out=batch.squared_norm)
-        for row, column in others:
-            batch.squared_norm.baddbmm_(row, column)
+            torch.linalg.vector_norm(coefs, 2, 1, out=norms)
 
     def _backward_steps(self, coefs: Sequence[Tensor], layout: Layout) -> list[_Step]:
         """Return the steps of the hidden layers, last layer first."""

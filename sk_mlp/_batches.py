@@ -7,7 +7,7 @@ coefs. The rest of the engine does not know which of the two it has.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -206,7 +206,18 @@ class Batch(NamedTuple):
     scale: Tensor  # of a row in the gradient: sample_weight / sum over the batch; broadcasts to (k, 1, n)
     decay: Tensor  # of the coefs in the gradient: alpha / sum over the batch, (k, 1)
     losses: Tensor  # (k, n), to be filled
-    squared_norm: Tensor  # of the coefs, (k, 1, 1), to be filled
+    norms: Sequence[Tensor]  # of each run of coefs (`Layout.coef_runs`), (k,), to be filled
+
+
+class _Run(NamedTuple):
+    """Steps of one size."""
+
+    steps: int
+    n: int  # rows a member
+    mask: Tensor | None  # (k, n) ones, and zeros where a member has fewer rows; None where all have n
+    counts: Tensor  # rows that each member has in a step, (k, 1)
+    shares: Tensor  # of a member's rows that a step has, (k, 1)
+    gather: Callable[[Tensor], Iterator[Rows]]
 
 
 class _Weighting(NamedTuple):
@@ -215,103 +226,129 @@ class _Weighting(NamedTuple):
     scales: Sequence[Tensor]  # a step's `Batch.scale`
     decays: Sequence[Tensor]  # a step's `Batch.decay`
     loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a run's (steps, k, n or 1)
-    norm_shares: Tensor  # of a step's squared norm in it, (n_steps, k)
+    norm_shares: Tensor  # of a step's squared norms in it, (n_steps, k)
 
 
 class Epochs:
     """Draws the mini-batches of k members, epoch after epoch, and adds up their losses.
 
     Everything a step needs besides its inputs is prepared once an epoch, as views into a few large tensors. Rows lie
-    step by step: all members' rows of the first step, then those of the second, up to a last, smaller step.
+    step by step: all members' rows of the first step, then those of the second, up to a last step that may be smaller.
+    Members take equally many steps; who has fewer rows than another is padded in the last step, with weight 0.
     """
 
     def __init__(
         self,
         pool: Pool,
-        rows: np.ndarray,  # of each member in the pool, (k, n_samples)
-        target: Tensor,  # (k, n_samples, n_outputs)
-        sample_weight: Tensor | None,  # (k, n_samples)
+        rows: Sequence[np.ndarray],  # of each member in the pool, (n_i,)
+        target: Tensor,  # of all members, one after another, (sum of n_i, n_outputs)
+        sample_weight: Tensor | None,  # (sum of n_i,)
         batch_size: int,
         alpha: Tensor,  # (k, 1)
+        n_coef_runs: int,
     ) -> None:
-        self._k, self._n_samples = rows.shape
-        self._first_samples = np.arange(self._k)[:, None] * self._n_samples
-        self._rows = torch.from_numpy(rows.ravel()).to(target.device)
-        self._target, self._alpha = target.flatten(0, 1), alpha
-        self._weight = None if sample_weight is None else sample_weight.flatten()
-        n_full, n_last = divmod(self._n_samples, batch_size)
-        # (steps, rows a member) of each run of equal steps.
-        self._runs = [(steps, n) for steps, n in ((n_full, batch_size), (1, n_last)) if steps and n]
-        self._gatherers = {n: pool.gatherer(self._k, n, steps) for steps, n in self._runs}
-        sizes = [n for steps, n in self._runs for _ in range(steps)]
-        self._step_shares = alpha.new_tensor(sizes).div_(self._n_samples).unsqueeze(1)  # (n_steps, 1)
-        self._losses = self._split(alpha.new_empty(rows.size))
-        self._squared_norms = alpha.new_zeros(len(sizes), self._k, 1, 1)
-        self._to_fill = self._each_step(self._losses), self._squared_norms.unbind()
+        self._k, sizes = len(rows), [len(own) for own in rows]
+        self._starts = np.cumsum([0, *sizes[:-1]])
+        self._rows = torch.from_numpy(np.concatenate(rows)).to(target.device)
+        self._target, self._weight, self._alpha = target, sample_weight, alpha
+        # Samples of each member in the order of an epoch; what the order leaves free pads with the member's first.
+        self._sample = np.repeat(self._starts[:, None], max(sizes), axis=1)
+        self._runs = _runs_of(pool, sizes, batch_size, alpha)
+        self._losses = self._split(alpha.new_empty(self._sample.size))
+        self._norms = alpha.new_zeros(sum(run.steps for run in self._runs), n_coef_runs, self._k)
+        self._to_fill = self._each_step(self._losses), [step.unbind() for step in self._norms.unbind()]
         self._weighting = self._weigh_equally()
 
     @property
-    def batch_sizes(self) -> list[int]:
+    def batch_sizes(self) -> set[int]:
         """The one or two sizes that batches have."""
-        return [n for _, n in self._runs]
+        return {run.n for run in self._runs}
 
-    def draw(self, order: np.ndarray) -> Iterator[Batch]:
-        """Yield the batches of one epoch; `order` `(k, n_samples)` permutes each member's rows."""
-        sample = torch.from_numpy(self._by_step(order + self._first_samples)).to(self._rows.device)
+    def draw(self, orders: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Yield the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows."""
+        for own, order, start in zip(self._sample, orders, self._starts, strict=True):
+            np.add(order, start, out=own[: len(order)])
+        sample = torch.from_numpy(self._by_step(self._sample)).to(self._rows.device)
         if self._weight is not None:
             self._weighting = self._weigh(self._weight.index_select(0, sample))
         targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
         rows = self._split(self._rows.index_select(0, sample))
-        inputs = (step for (_, n), run in zip(self._runs, rows, strict=True) for step in self._gatherers[n](run))
+        inputs = (step for run, index in zip(self._runs, rows, strict=True) for step in run.gather(index))
         yield from map(Batch, inputs, targets, self._weighting.scales, self._weighting.decays, *self._to_fill)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
 
-        A batch's loss is its weighted mean plus `decay / 2 * squared_norm`; batches count by their rows.
+        A batch's loss is its weighted mean plus `decay / 2` times the squared norm; batches count by their rows.
         """
-        total = (self._weighting.norm_shares * self._squared_norms[..., 0, 0]).sum(0)
+        total = (self._weighting.norm_shares * self._norms.square().sum(1)).sum(0)
         for losses, share in zip(self._losses, self._weighting.loss_shares, strict=True):
             total += (losses * share).sum((0, 2))
         return total.tolist()
 
     def _weigh_equally(self) -> _Weighting:
         """Return what rows of weight one weigh."""
-        inverses = [self._alpha.new_full((1,), 1 / n).expand(steps, self._k, 1) for steps, n in self._runs]
-        return self._weighting_of(inverses, inverses)
+        inverses = [run.counts.reciprocal().expand(run.steps, self._k, 1) for run in self._runs]
+        return self._weighting_of([_masked(x, run) for x, run in zip(inverses, self._runs, strict=True)], inverses)
 
     def _weigh(self, weight: Tensor) -> _Weighting:
         """Return what rows of `weight`, step by step, weigh; in a batch without weight they count nothing."""
-        weights = self._split(weight)
+        weights = [_masked(x, run) for x, run in zip(self._split(weight), self._runs, strict=True)]
         sums = [w.sum(-1, keepdim=True) for w in weights]
         inverses = [torch.where(s > 0, s.reciprocal(), 0.0) for s in sums]
         return self._weighting_of([w * inverse for w, inverse in zip(weights, inverses, strict=True)], inverses)
 
     def _weighting_of(self, scales: Sequence[Tensor], inverses: Sequence[Tensor]) -> _Weighting:
         """Return the weighting for each run's scales `(steps, k, n or 1)` and inverse weight sums `(steps, k, 1)`."""
-        decays = torch.cat([inverse * self._alpha for inverse in inverses])
+        decays = [inverse * self._alpha for inverse in inverses]
         return _Weighting(
             scales=self._each_step([scale.unsqueeze(2) for scale in scales]),
-            decays=decays.unbind(),
-            loss_shares=[scale * (n / self._n_samples) for scale, (_, n) in zip(scales, self._runs, strict=True)],
-            norm_shares=0.5 * decays[..., 0] * self._step_shares,
+            decays=self._each_step(decays),
+            loss_shares=[scale * run.shares for scale, run in zip(scales, self._runs, strict=True)],
+            norm_shares=torch.cat([0.5 * d * run.shares for d, run in zip(decays, self._runs, strict=True)])[..., 0],
         )
 
     def _split(self, by_step: Tensor) -> list[Tensor]:
         """View a tensor whose first axis lies step by step as `(steps, k, n, ...)`, one view a run."""
-        runs = by_step.split_with_sizes([steps * self._k * n for steps, n in self._runs])
-        return [
-            run.view(steps, self._k, n, *by_step.shape[1:]) for run, (steps, n) in zip(runs, self._runs, strict=True)
-        ]
+        runs = by_step.split_with_sizes([run.steps * self._k * run.n for run in self._runs])
+        return [x.view(run.steps, self._k, run.n, *by_step.shape[1:]) for x, run in zip(runs, self._runs, strict=True)]
 
     @staticmethod
     def _each_step(runs: Sequence[Tensor]) -> list[Tensor]:
         """List the steps of all runs."""
         return [step for run in runs for step in run.unbind()]
 
-    def _by_step(self, order: np.ndarray) -> np.ndarray:
-        """Lay `(k, n_samples)` out step by step, `(k * n_samples,)`."""
-        size = self._runs[0][1]
-        n_even = self._n_samples // size * size
-        even = order[:, :n_even].reshape(self._k, -1, size).swapaxes(0, 1)
-        return np.concatenate([even.ravel(), order[:, n_even:].ravel()])
+    def _by_step(self, sample: np.ndarray) -> np.ndarray:
+        """Lay `(k, n)` out step by step, `(k * n,)`."""
+        size = self._runs[0].n
+        n_even = sample.shape[1] // size * size
+        even = sample[:, :n_even].reshape(self._k, -1, size).swapaxes(0, 1)
+        return np.concatenate([even.ravel(), sample[:, n_even:].ravel()])
+
+
+def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, like: Tensor) -> list[_Run]:
+    """Return the runs of an epoch of members with `sizes` rows, all in equally many steps."""
+    k, n_steps = len(sizes), n_batches(max(sizes), batch_size)
+    last = [size - (n_steps - 1) * batch_size for size in sizes]
+    runs = [] if n_steps == 1 else [(n_steps - 1, batch_size, [batch_size] * k)]
+    if last == [batch_size] * k:
+        runs = [(n_steps, batch_size, last)]
+    else:
+        runs.append((1, max(last), last))
+    size_of = like.new_tensor(sizes).unsqueeze(1)
+    made = []
+    for steps, n, counts in runs:
+        count_of = like.new_tensor(counts).unsqueeze(1)
+        mask = None if min(counts) == n else (torch.arange(n, device=like.device) < count_of).to(like)
+        made.append(_Run(steps, n, mask, count_of, count_of / size_of, pool.gatherer(k, n, steps)))
+    return made
+
+
+def n_batches(n_samples: int, batch_size: int) -> int:
+    """Return how many batches `n_samples` rows make, the last of which may be smaller."""
+    return -(-n_samples // batch_size)
+
+
+def _masked(values: Tensor, run: _Run) -> Tensor:
+    """Return `values` `(steps, k, n or 1)` of a run, zero for rows that a member lacks."""
+    return values if run.mask is None else values * run.mask

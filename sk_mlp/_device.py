@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# A product of fewer multiply-adds than this is not faster on two threads than on one.
-_SERIAL_WORK = 8_000_000
+# A product of fewer multiply-adds than this is not faster on two threads than on one; a batch of many products splits
+# between them more easily.
+_SERIAL_WORK, _SERIAL_BATCH_WORK, _MANY = 8_000_000, 1_000_000, 10
 # Up to here float64 takes no time that a user would notice.
 _SMALL_ROWS, _SMALL_PARAMETERS = 128, 2**16
 
@@ -109,14 +110,14 @@ def _is_amd_with_avx512() -> bool:
 
 
 @contextmanager
-def threads_for(work: int) -> Iterator[None]:
-    """Use one intra-op thread while products cost fewer than 8 million multiply-adds, then restore the setting.
+def threads_for(work: int, k: int = 1) -> Iterator[None]:
+    """Use one intra-op thread for small products, `k` at a time of `work` multiply-adds; restore the setting after.
 
     Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
     products of the calling thread are affected.
     """
     before = torch.get_num_threads()
-    if work >= _SERIAL_WORK or before == 1:
+    if before == 1 or k * work >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
         yield
         return
     set_openmp, set_mkl = _thread_setters()

@@ -100,7 +100,7 @@ class _Search:
         self._x = intermediate_result.x.copy()
         self._losses.append(float(intermediate_result.fun))
         if self._task.settings.verbose:
-            print(f"Iteration {len(self._losses)}, loss = {self._losses[-1]:.8f}")
+            self._task.say(f"Iteration {len(self._losses)}, loss = {self._losses[-1]:.8f}")
 
     def _value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the penalised mean loss and its gradient, both float64, summed over chunks of rows."""
@@ -111,7 +111,7 @@ class _Search:
             batch = self._batch(start)
             self._backprops[batch.losses.shape[1]].value_and_gradient(batch)
             self._total_gradient.add_(self._gradient)
-            value += float((batch.losses * batch.scale[0]).sum() + 0.5 * batch.decay * batch.squared_norm)
+            value += float((batch.losses * batch.scale[0]).sum() + 0.5 * batch.decay * batch.norms[0].square())
         # A copy: SciPy keeps the last gradient while it asks for the next.
         return value, self._total_gradient.to("cpu", torch.float64, copy=True).numpy()
 
@@ -124,7 +124,7 @@ class _Search:
             self._scale[..., start:stop],
             self._decay if start == 0 else torch.zeros_like(self._decay),
             self._parameters.new_empty(1, stop - start),
-            self._parameters.new_zeros(1, 1, 1),
+            [self._parameters.new_zeros(1)],
         )
 
     def _chunks_of(self, pool: Pool) -> Callable[[int], Rows]:

@@ -31,6 +31,11 @@ class Layout:
         self._runs = coef_sizes if k > 1 else [self._n_coefs]
         self._pieces = self._spans if k > 1 else [(0, self.n_parameters)]
 
+    @property
+    def n_coef_runs(self) -> int:
+        """How many pieces `coef_runs` takes."""
+        return len(self._runs)
+
     def coefs(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, fan_in, fan_out)` of a flat buffer."""
         blocks = self._blocks(flat)[: len(self.shapes)]

@@ -118,7 +118,7 @@ class Adam(Optimizer):
 
 
 class FusedAdam(Adam):
-    """The same rule as one kernel, for members that agree in rate, betas, epsilon and number of steps.
+    """The same rule as one kernel, for members that agree in betas, epsilon and number of steps.
 
     The kernel is private to PyTorch: `torch.optim.Adam(fused=True)` calls it too, but costs several times as much
     around it.
@@ -128,15 +128,25 @@ class FusedAdam(Adam):
         super().__init__(*args)
         self._step_tensor = self._parameters.new_zeros((), dtype=torch.float32)
         moments = [[self._slot[name]] for name in self.slots]
-        self._operands = ([self._parameters], [self._gradient], *moments, [], [self._step_tensor])
+        self._operands = ([self._gradient], *moments, [], [self._step_tensor])
 
     def step(self) -> None:
+        if isinstance(self._rate, Tensor):
+            # The kernel knows one rate: with rate 1 from zero it leaves what the rates then multiply.
+            self._move(self._scratch.zero_(), 1.0)
+            self._parameters.addcmul_(self._scratch, self._rate)
+        else:
+            self._move(self._parameters, self._rate)
+
+    def _move(self, values: Tensor, rate: float) -> None:
+        """Subtract the rule's step from `values`."""
         self._steps = [t + 1 for t in self._steps]
         settings, t = self._settings[0], self._steps[0]
         self._step_tensor.fill_(t)
         torch._fused_adam_(
+            [values],
             *self._operands,
-            lr=self._rate,
+            lr=rate,
             beta1=settings.beta_1,
             beta2=settings.beta_2,
             weight_decay=0.0,
@@ -153,6 +163,6 @@ def optimizer_class(
     """Return the class that serves members with these settings and states."""
     if settings[0].solver == "sgd":
         return SGD
-    rules = {(s.learning_rate_init, s.beta_1, s.beta_2, s.epsilon) for s in settings}
+    rules = {(s.beta_1, s.beta_2, s.epsilon) for s in settings}
     in_step = len({state.get("steps", 0) for state in states}) == 1
     return FusedAdam if has_fused_adam and len(rules) == 1 and in_step else Adam

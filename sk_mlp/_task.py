@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,7 @@ class FitTask:
 
     `parameters` `(n_parameters,)` is the starting point, packed as all coefs, then all intercepts. `target` is
     `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices. `train_rows` and `validation_rows` index the samples.
+    `say` takes each line of verbose output.
     """
 
     X: Any
@@ -109,6 +111,7 @@ class FitTask:
     one_epoch: bool = False
     progress: Progress = Progress()
     optimizer_state: dict[str, Any] = field(default_factory=dict)
+    say: Callable[[str], object] = print
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def make_batch(name, rng, weighted):
         torch.from_numpy(weight / total[..., None]),
         torch.from_numpy(rng.uniform(0, 1, (K, 1)) / total),
         torch.empty(K, N, dtype=torch.float64),
-        torch.empty(K, 1, 1, dtype=torch.float64),
+        [torch.empty(K, dtype=torch.float64) for _ in SIZES[1:]],
     )
 
 
@@ -77,7 +77,8 @@ def test_closed_form_is_autograd(activation, name, weighted, rng):
         np.testing.assert_allclose(layout.member(gradient, i), expected, rtol=1e-10, atol=1e-13)
         share = SIZES[-1] if name == "squared_error" else 1  # that loss reports the mean over outputs
         np.testing.assert_allclose(batch.losses[i], losses.detach() / share, rtol=1e-10, atol=1e-13)
-        np.testing.assert_allclose(batch.squared_norm[i].squeeze(), squared_norm.detach(), rtol=1e-12)
+        squared = sum(norms[i].square() for norms in batch.norms)
+        np.testing.assert_allclose(squared, squared_norm.detach(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
