@@ -210,7 +210,7 @@ class BaseMLPTorch(BaseEstimator, ABC):
                 len(target), sample_weight, self.validation_fraction, self._stratify(target), rng
             )
         return FitTask(
-            X=X,
+            X=stacking.shared(X),
             target=target,
             sample_weight=sample_weight,
             train_rows=train_rows,

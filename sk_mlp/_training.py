@@ -87,6 +87,13 @@ def work(task: FitTask) -> int:
     return task.settings.batch_size * max(fan_in * fan_out for fan_in, fan_out in pairwise(task.layer_sizes))
 
 
+def member_bytes(task: FitTask) -> int:
+    """Return how many bytes a member's training touches in a step: a batch's values, and what parameters come with."""
+    n_features, *widths = task.layer_sizes
+    batch = task.settings.batch_size * (n_features + 3 * sum(widths))
+    return (batch + 6 * len(task.parameters)) * task.precision.master.itemsize
+
+
 @dataclass
 class Member:
     """One task on its way to a result: the values that outlive a stack."""

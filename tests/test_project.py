@@ -23,14 +23,15 @@ OUR_PARAMETERS = {"device": "auto", "dtype": "float32"}
 
 # Who may import whom inside the package; DESIGN: one direction, leaves know only _task (and for its types only).
 IMPORTS = {
-    "__init__": {"classifier", "regressor"},
+    "__init__": {"classifier", "regressor", "stacking"},
     "classifier": {"_estimator", "_objective", "_targets"},
     "regressor": {"_estimator", "_objective", "_targets"},
     "_estimator": {
         "stacking", "_activations", "_device", "_network", "_objective", "_prediction", "_task", "_validation",
     },
     "_prediction": {"_activations", "_backprop", "_batches", "_device", "_products", "_validation"},
-    "stacking": {"_lbfgs", "_task", "_training"},
+    "stacking": {"_device", "_hub", "_lbfgs", "_task", "_training"},
+    "_hub": set(),
     "_training": {
         "_backprop", "_batches", "_device", "_network", "_optimizers", "_products", "_schedules", "_stopping",
         "_task",

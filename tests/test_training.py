@@ -11,7 +11,7 @@ from sk_mlp import _optimizers
 from sk_mlp._estimator import Call
 from sk_mlp._network import Layout, glorot_uniform, pack, unpack
 from sk_mlp._task import Status
-from sk_mlp._training import train
+from sk_mlp._training import stack_key, train
 
 CALL = Call(goes_on=False)
 # What may differ between the members of one stack; one dict a member.
@@ -36,16 +36,17 @@ MEMBERS = {
 
 
 def tasks(problem, solver, where, weighted, early_stopping):
-    """Return one task a member, over three data sets: two of them shared by several members."""
+    """Return one task a member, over three data sets of unequal size, each shared by two; one never stops early."""
     rng = np.random.RandomState(1)
-    inputs = [problem.X, problem.X + 0.1, problem.X.copy()]
+    inputs = [problem.X[:150], problem.X[:147] + 0.1, problem.X[:141].copy()]
     made = []
     for i, options in enumerate(MEMBERS[solver]):
         common = {"hidden_layer_sizes": (6, 5), "max_iter": 12, "batch_size": 50, "random_state": 0}
-        rates = {"learning_rate_init": 0.01, "solver": solver, "early_stopping": early_stopping}
+        rates = {"learning_rate_init": 0.01, "solver": solver, "early_stopping": early_stopping and i != 3}
         estimator = problem.ours(**{**problem.options, **common, **rates, **options}, **where)
-        weight = rng.uniform(0, 2, len(problem.X)) if weighted and i % 2 else None
-        made.append(estimator._task(inputs[i % 3], problem.y, weight, CALL))
+        X = inputs[i % 3]
+        weight = rng.uniform(0, 2, len(X)) if weighted and i % 2 else None
+        made.append(estimator._task(X, problem.y[: len(X)], weight, CALL))
     return made
 
 
@@ -58,6 +59,7 @@ def test_stack_is_its_members_alone(name, solver, weighted, early_stopping, wher
     together = train(tasks(problem, solver, where, weighted, early_stopping))
     alone = [train([task])[0] for task in tasks(problem, solver, where, weighted, early_stopping)]
     assert len({result.n_iter for result in alone}) > 1  # members end at different epochs
+    assert len({stack_key(task) for task in tasks(problem, solver, where, weighted, early_stopping)}) == 1
     for ours, expected in zip(together, alone, strict=True):
         assert (ours.n_iter, ours.status, ours.message) == (expected.n_iter, expected.status, expected.message)
         np.testing.assert_allclose(ours.parameters, expected.parameters, rtol=rtol, atol=rtol)
@@ -128,8 +130,9 @@ def test_spread_gives_each_member_its_value():
     assert layout.spread([0.5, 0.5, 0.5], torch.empty(0)) == 0.5
 
 
+@pytest.mark.parametrize("rates", [[0.01, 0.01], [0.01, 0.002]])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_fused_adam_is_the_written_rule(dtype, rng, device):
+def test_fused_adam_is_the_written_rule(dtype, rates, rng, device):
     settings = [
         tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[2].settings
     ] * 2
@@ -140,7 +143,7 @@ def test_fused_adam_is_the_written_rule(dtype, rng, device):
     for rule in (_optimizers.Adam, _optimizers.FusedAdam):
         parameters, gradient = start.clone(), torch.empty_like(start)
         optimizer = rule(layout, parameters, gradient, settings, [{}, {}])
-        optimizer.set_rates([0.01, 0.01])
+        optimizer.set_rates(rates)
         for values in gradients:
             gradient.copy_(values)
             optimizer.step()
