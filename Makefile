@@ -37,6 +37,7 @@ bench: $(READY)  ## time fits beside scikit-learn, skorch and a torch loop
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.fit $(ARGS)
 	@$(BIN)/python -m benchmarks.predict $(ARGS)
+	@$(BIN)/python -m benchmarks.search $(ARGS)
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

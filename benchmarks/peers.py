@@ -68,17 +68,27 @@ def build(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def skorch(job: Job) -> Callable[[], object]:
-    """Return skorch's fit; float32 and int64 (or a 2-D y) are made for it beforehand, as it asks."""
-    X = job.X.astype(np.float32)
+def skorch_data(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """Return the job's data as skorch asks for it: float32, and int64 classes or a 2-D y."""
     y = job.y.astype(np.int64) if job.is_classification else job.y.astype(np.float32)[:, None]
+    return job.X.astype(np.float32), y
+
+
+def skorch_net(job: Job) -> NeuralNetClassifier | NeuralNetRegressor:
+    """Return skorch's estimator."""
     common = {
         "max_epochs": job.epochs, "batch_size": job.batch_size, "optimizer": torch.optim.Adam, "lr": 1e-3,
         "train_split": None, "verbose": 0, "iterator_train__shuffle": True,
     }  # fmt: skip
     if job.is_classification:
-        return lambda: NeuralNetClassifier(build(job.sizes), criterion=nn.CrossEntropyLoss, **common).fit(X, y)
-    return lambda: NeuralNetRegressor(build(job.sizes), **common).fit(X, y)
+        return NeuralNetClassifier(build(job.sizes), criterion=nn.CrossEntropyLoss, **common)
+    return NeuralNetRegressor(build(job.sizes), **common)
+
+
+def skorch(job: Job) -> Callable[[], object]:
+    """Return skorch's fit."""
+    X, y = skorch_data(job)
+    return lambda: skorch_net(job).fit(X, y)
 
 
 def torch_loop(job: Job) -> Callable[[], object]:
