@@ -7,9 +7,10 @@ survive until the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,15 +28,21 @@ class Activation(NamedTuple):
     """One elementwise activation.
 
     `forward(z, out)` fills `out` (which is `z` itself unless `keeps_input`); `backward(gradient, kept)` multiplies
-    `gradient` in place by the derivative, where `kept` is the output, or the input if `keeps_input`.
+    `gradient` in place by the derivative, where `kept` is the output, or the input if `keeps_input`. Without the two an
+    activation is only known as a module, and its derivative to autograd.
     """
 
     name: str
-    forward: Callable[[Tensor, Tensor], object]
-    backward: Callable[[Tensor, Tensor], object]
+    forward: Callable[[Tensor, Tensor], object] | None
+    backward: Callable[[Tensor, Tensor], object] | None
     module: Callable[[], nn.Module]
     keeps_input: bool = False
     init_factor: float = 6.0  # of Glorot's bound, sqrt(factor / (fan_in + fan_out))
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the derivative is known here."""
+        return self.backward is not None
 
 
 def _nothing(_a: Tensor, _b: Tensor) -> None:
@@ -121,3 +128,30 @@ _TABLE = (
 )
 
 ACTIVATIONS = {activation.name: activation for activation in _TABLE}
+
+
+def activations_of(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
+    """Return each hidden layer's activation: one for all of them, or one each.
+
+    Raises ValueError for a sequence of another length, an unknown name, or what makes no `nn.Module`.
+    """
+    several = isinstance(activation, Sequence | np.ndarray) and not isinstance(activation, str)
+    each = list(activation) if several else [activation] * n_hidden
+    if len(each) != n_hidden:
+        raise ValueError(
+            f"activation must be one for all hidden layers or a sequence of one each, {n_hidden} in all, "
+            f"got {len(each)}: {activation!r}"
+        )
+    return tuple(_activation_of(one) for one in each)
+
+
+def _activation_of(activation: Any) -> Activation:
+    """Return one layer's activation, from a name or from what makes a module."""
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return ACTIVATIONS[activation]
+    if isinstance(activation, str | nn.Module) or not callable(activation):
+        raise ValueError(
+            f"activation must be among {sorted(ACTIVATIONS)}, or an nn.Module class or a function that makes an "
+            f"nn.Module, got {activation!r}"
+        )
+    return Activation("of a user", None, None, activation)

@@ -21,15 +21,46 @@ from ._objective import Objective
 from ._products import Products
 
 
-class _Hidden:
+class Hidden:
     """Buffers of one hidden layer for `(k, n, units)` values: input and output, one buffer where that is enough."""
 
+    mask: Tensor  # of dropout, (k, n, units), another one in each step; only read where there is dropout
+
     def __init__(self, coef: Tensor, n: int, activation: Activation, products: Products) -> None:
+        assert activation.forward is not None
+        assert activation.backward is not None
+        self._forward, self._backward = activation.forward, activation.backward
         k, _, units = coef.shape
         self.z = coef.new_empty(k, n, units)
-        self.h = torch.empty_like(self.z) if activation.keeps_input else self.z
-        self.kept = self.z if activation.keeps_input else self.h
-        self.rows = DenseRows(self.h, products)
+        self._h = torch.empty_like(self.z) if activation.keeps_input else self.z
+        self._kept = self.z if activation.keeps_input else self._h
+        self.rows = DenseRows(self._h, products)
+
+    def activate(self) -> None:
+        """Fill `rows` from `z`."""
+        self._forward(self.z, self._h)
+
+    def chain(self, delta: Tensor) -> None:
+        """Turn the delta of `rows` into that of `z`, in place."""
+        self._backward(delta, self._kept)
+
+
+class DroppedHidden(Hidden):
+    """A hidden layer with dropout: its rows are the activation's output times `mask`, zeros and `1 / (1 - rate)`."""
+
+    def __init__(self, coef: Tensor, n: int, activation: Activation, products: Products) -> None:
+        super().__init__(coef, n, activation, products)
+        # A buffer of its own: derivatives are computed from the output before the mask.
+        self._dropped = torch.empty_like(self.z)
+        self.rows = DenseRows(self._dropped, products)
+
+    def activate(self) -> None:
+        super().activate()
+        torch.mul(self._h, self.mask, out=self._dropped)
+
+    def chain(self, delta: Tensor) -> None:
+        delta.mul_(self.mask)
+        super().chain(delta)
 
 
 class Forward:
@@ -40,12 +71,12 @@ class Forward:
         coefs: Sequence[Tensor],  # each (k, fan_in, fan_out)
         intercepts: Sequence[Tensor],  # each (k, 1, fan_out)
         n: int,
-        activation: Activation,
+        activations: Sequence[Activation],  # of each hidden layer
         products: Products,
         raw_dtype: torch.dtype,
+        hidden: type[Hidden] = Hidden,
     ) -> None:
-        self._activate = activation.forward
-        self.hidden = [_Hidden(coef, n, activation, products) for coef in coefs[:-1]]
+        self.hidden = [hidden(coef, n, act, products) for coef, act in zip(coefs[:-1], activations, strict=True)]
         self._hidden_weights = list(zip(coefs[:-1], intercepts[:-1], self.hidden, strict=True))
         self._output_weights = coefs[-1].mT, intercepts[-1].mT
         k, _, n_outputs = coefs[-1].shape
@@ -56,7 +87,7 @@ class Forward:
         """Return raw predictions `(k, n_outputs, n)` in a buffer that the next call overwrites."""
         for coef, intercept, layer in self._hidden_weights:
             inputs.affine(coef, intercept, layer.z)
-            self._activate(layer.z, layer.h)
+            layer.activate()
             inputs = layer.rows
         inputs.affine_outputs_first(*self._output_weights, self._product_raw)
         copy_if_cast(self._product_raw, self._raw)
@@ -66,12 +97,25 @@ class Forward:
 class _Step(NamedTuple):
     """What the backward pass does at one hidden layer."""
 
+    layer: Hidden
     delta: Tensor  # of the layer's z, (k, n, units)
-    kept: Tensor
     delta_above: Tensor
     transposed_coef_above: Tensor
     coef_gradient: Tensor
     intercept_gradient: Tensor
+
+
+class Penalty:
+    """The L2 penalty of k networks' coefs."""
+
+    def __init__(self, layout: Layout, parameters: Tensor, gradient: Tensor) -> None:
+        self._runs = list(zip(layout.coef_runs(parameters), layout.coef_runs(gradient), strict=True))
+
+    def add(self, batch: Batch) -> None:
+        """Add `decay * coefs` to the gradient and note the coefs' norms."""
+        for (coefs, gradient), norms in zip(self._runs, batch.norms, strict=True):
+            gradient.addcmul_(coefs, batch.decay)
+            torch.linalg.vector_norm(coefs, 2, 1, out=norms)
 
 
 class Backprop:
@@ -87,17 +131,18 @@ class Backprop:
         parameters: Tensor,
         gradient: Tensor,
         n: int,
-        activation: Activation,
+        activations: Sequence[Activation],
         objective: Objective,
         products: Products,
+        hidden: type[Hidden] = Hidden,
     ) -> None:
-        self._activation, self._objective, self._products = activation, objective, products
+        self._objective, self._products = objective, products
         product = products.dtype
         self._parameters, self._working = parameters, parameters.to(product)
         self._gradient, self._working_gradient = gradient, gradient.to(product)
         coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
-        self._forward = Forward(coefs, intercepts, n, activation, products, parameters.dtype)
-        self._raw_delta = parameters.new_empty(layout.k, layout.shapes[-1][1], n)
+        self._forward = Forward(coefs, intercepts, n, activations, products, parameters.dtype, hidden)
+        self._raw_delta = parameters.new_empty(layout.k, coefs[-1].shape[2], n)
         self._working_raw_delta = self._raw_delta.to(product)
         # A product with ones sums over the rows in less time than a sum.
         self._ones = self._working.new_ones(layout.k, 1, n)
@@ -108,19 +153,20 @@ class Backprop:
             layout.intercepts(self._working_gradient)[-1],
         )
         self._scratch = torch.empty_like(coefs[-1].mT, memory_format=torch.contiguous_format)
-        runs = layout.coef_runs(parameters)
-        self._runs = list(zip(runs, layout.coef_runs(gradient), strict=True))
+        self._penalty = Penalty(layout, parameters, gradient)
 
     def value_and_gradient(self, batch: Batch) -> None:
         """Fill the gradient, and the batch's row losses and norms."""
         copy_if_cast(self._parameters, self._working)
+        for layer, mask in zip(self._hidden, batch.masks, strict=False):  # no masks without dropout
+            layer.mask = mask
         raw = self._forward(batch.inputs)
         self._objective.loss_and_gradient(raw, batch.target, batch.losses, self._raw_delta)
         self._raw_delta.mul_(batch.scale)
         copy_if_cast(self._raw_delta, self._working_raw_delta)
         self._backward(batch.inputs)
         copy_if_cast(self._working_gradient, self._gradient)
-        self._penalise(batch)
+        self._penalty.add(batch)
 
     def _backward(self, inputs: Rows) -> None:
         """Fill the gradient of the data term from the delta of the raw predictions."""
@@ -130,15 +176,9 @@ class Backprop:
         torch.bmm(self._ones, self._working_raw_delta.mT, out=intercept_gradient)
         for step, below in zip(self._steps, reversed(layer_inputs[:-1]), strict=True):
             self._products.bmm(step.delta_above, step.transposed_coef_above, out=step.delta)
-            self._activation.backward(step.delta, step.kept)
+            step.layer.chain(step.delta)
             below.coef_gradient(step.delta, step.coef_gradient)
             torch.bmm(self._ones, step.delta, out=step.intercept_gradient)
-
-    def _penalise(self, batch: Batch) -> None:
-        """Add `decay * coefs` to the gradient and note the coefs' norms."""
-        for (coefs, gradient), norms in zip(self._runs, batch.norms, strict=True):
-            gradient.addcmul_(coefs, batch.decay)
-            torch.linalg.vector_norm(coefs, 2, 1, out=norms)
 
     def _backward_steps(self, coefs: Sequence[Tensor], layout: Layout) -> list[_Step]:
         """Return the steps of the hidden layers, last layer first."""
@@ -149,6 +189,6 @@ class Backprop:
         for i in reversed(range(len(self._hidden))):
             layer = self._hidden[i]
             delta = torch.empty_like(layer.z)
-            steps.append(_Step(delta, layer.kept, above, coefs[i + 1].mT, coef_gradients[i], intercept_gradients[i]))
+            steps.append(_Step(layer, delta, above, coefs[i + 1].mT, coef_gradients[i], intercept_gradients[i]))
             above = delta
         return steps

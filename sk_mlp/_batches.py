@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ._dropout import Masks
 from ._products import Products
 
-_WINDOW_BYTES = 2**20  # of inputs gathered at once
+_WINDOW_BYTES = 2**20  # of inputs gathered at once,
+_MASK_BYTES = 2**20  # and of dropout masks made at once
 
 
 class DenseRows:
@@ -26,6 +29,10 @@ class DenseRows:
 
     def __init__(self, values: Tensor, products: Products) -> None:
         self.values, self._transposed, self._products = values, values.mT, products
+
+    def dense(self) -> Tensor:
+        """Return the inputs `(k, n, fan_in)`."""
+        return self.values
 
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
@@ -57,6 +64,10 @@ class SparseRows:
     def __init__(self, matrices: Sequence[sp.csr_array], device: torch.device, dtype: torch.dtype) -> None:
         self._matrices, self._device = matrices, device
         self._dtype = torch.promote_types(dtype, torch.float32)
+
+    def dense(self) -> Tensor:
+        """Return the inputs `(k, n, fan_in)` with their zeros, for networks that know no sparse products."""
+        return torch.stack([matrix.to_dense() for matrix in self._csr])
 
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
@@ -207,6 +218,7 @@ class Batch(NamedTuple):
     decay: Tensor  # of the coefs in the gradient: alpha / sum over the batch, (k, 1)
     losses: Tensor  # (k, n), to be filled
     norms: Sequence[Tensor]  # of each run of coefs (`Layout.coef_runs`), (k,), to be filled
+    masks: Sequence[Tensor] = ()  # of dropout, (k, n, units) for each hidden layer
 
 
 class _Run(NamedTuple):
@@ -246,11 +258,12 @@ class Epochs:
         batch_size: int,
         alpha: Tensor,  # (k, 1)
         n_coef_runs: int,
+        masks: Masks | None,  # over all members' rows, one after another; None without dropout
     ) -> None:
         self._k, sizes = len(rows), [len(own) for own in rows]
         self._starts = np.cumsum([0, *sizes[:-1]])
         self._rows = torch.from_numpy(np.concatenate(rows)).to(target.device)
-        self._target, self._weight, self._alpha = target, sample_weight, alpha
+        self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
         # Samples of each member in the order of an epoch; what the order leaves free pads with the member's first.
         self._sample = np.repeat(self._starts[:, None], max(sizes), axis=1)
         self._runs = _runs_of(pool, sizes, batch_size, alpha)
@@ -264,17 +277,30 @@ class Epochs:
         """The one or two sizes that batches have."""
         return {run.n for run in self._runs}
 
-    def draw(self, orders: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """Yield the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows."""
+    def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> Iterator[Batch]:
+        """Yield the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows in its own epoch."""
         for own, order, start in zip(self._sample, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
-        sample = torch.from_numpy(self._by_step(self._sample)).to(self._rows.device)
+        by_step = self._by_step(self._sample)
+        sample = torch.from_numpy(by_step).to(self._rows.device)
         if self._weight is not None:
             self._weighting = self._weigh(self._weight.index_select(0, sample))
         targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
         rows = self._split(self._rows.index_select(0, sample))
         inputs = (step for run, index in zip(self._runs, rows, strict=True) for step in run.gather(index))
-        yield from map(Batch, inputs, targets, self._weighting.scales, self._weighting.decays, *self._to_fill)
+        masks = self._draw_masks(by_step, epochs)
+        yield from map(Batch, inputs, targets, self._weighting.scales, self._weighting.decays, *self._to_fill, masks)
+
+    def _draw_masks(self, by_step: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
+        """Yield the dropout masks of each step."""
+        if self._masks is None:
+            yield from repeat(())
+            return
+        stop = 0
+        for run in self._runs:
+            start, stop = stop, stop + run.steps * self._k * run.n
+            window = rows_within(_MASK_BYTES, self._k * run.n * self._masks.row_bytes)
+            yield from self._masks.draw(by_step[start:stop], run.steps, epochs, window)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.

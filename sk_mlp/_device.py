@@ -77,6 +77,7 @@ def resolve_device(device: str, dtype: str) -> torch.device:
     return resolved
 
 
+@lru_cache  # of devices that are present; errors are not kept
 def _require_present(resolved: torch.device, device: str) -> None:
     """Raise ValueError unless tensors can live on `resolved`."""
     try:
@@ -97,16 +98,19 @@ def has_fused_adam(device: torch.device) -> bool:
 def has_faster_onednn(device: torch.device) -> bool:
     """Tell whether oneDNN multiplies float32 matrices on `device` faster than PyTorch's own choice, MKL, does.
 
-    MKL takes AVX2 kernels on AMD processors that have AVX-512, and leaves half of their speed unused.
+    MKL takes AVX2 kernels on AMD processors. Zen 5 computes 512 bits at once and is left half idle by them; Zen 4,
+    which takes AVX-512 instructions in two halves, is not.
     """
-    return device.type == "cpu" and _is_amd_with_avx512() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return device.type == "cpu" and _is_amd_of_full_width() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @lru_cache
-def _is_amd_with_avx512() -> bool:
+def _is_amd_of_full_width() -> bool:
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.cpu, "get_capabilities"):
         return False
-    return "AMD" in torch.cpu.get_capabilities().get("cpu_name", "")
+    known = torch.cpu.get_capabilities()
+    # An instruction that came with Zen 5.
+    return "AMD" in known.get("cpu_name", "") and known.get("avx512_vp2intersect", False)
 
 
 @contextmanager
@@ -142,6 +146,17 @@ def _thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
     # Returns the number before, 0 for that of the process. Absent from builds of PyTorch without MKL.
     set_mkl = getattr(libraries, "MKL_Set_Num_Threads_Local", lambda _: 0)
     return set_openmp, set_mkl
+
+
+def generators(device: torch.device) -> list[torch.Generator]:
+    """Return PyTorch's own random generators that a module on `device` may draw from."""
+    of_device = []
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        of_device = [torch.cuda.default_generators[index]]
+    elif device.type == "mps":
+        of_device = [torch.mps._get_default_mps_generator()]
+    return [torch.default_generator, *of_device]
 
 
 def stack_bytes(device: torch.device) -> int:

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
-from numbers import Integral, Real
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context, is_regressor
+from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.metrics import check_scoring
+from sklearn.utils import Tags, _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from . import stacking
-from ._activations import ACTIVATIONS
+from ._architecture import Architecture, Weights
+from ._callbacks import Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
-from ._network import build_module, glorot_uniform, pack, unpack
+from ._network import Kinds
 from ._objective import Objective
-from ._prediction import predict_rows
-from ._task import FitResult, FitTask, Progress, Settings, Status
+from ._parameters import CONSTRAINTS, check_together
+from ._prediction import predict_rows, predict_rows_by_module
+from ._task import FitResult, FitTask, Progress, Settings, State, Status, Table, Validation
 from ._validation import (
+    accepts_sample_weight,
     check_split,
     clip_batch_size,
     hidden_sizes,
     prediction_data,
+    require_pair,
     split_validation,
     training_data,
     unchanged_on_error,
@@ -37,6 +43,7 @@ from ._validation import (
 
 _WARNINGS: dict[Status, type[Warning]] = {
     Status.MAX_ITER: ConvergenceWarning,
+    Status.MAX_TIME: ConvergenceWarning,
     Status.DIVERGED: ConvergenceWarning,
     Status.LBFGS_STOPPED: ConvergenceWarning,
     Status.INTERRUPTED: UserWarning,
@@ -51,68 +58,78 @@ class Call(NamedTuple):
     classes: np.ndarray | None = None
 
 
+class Network(NamedTuple):
+    """A network to be trained: packed parameters, its module where it has no closed form, and number types."""
+
+    parameters: np.ndarray
+    module: nn.Module | None
+    precision: Precision
+
+
+class Sample(NamedTuple):
+    """Rows as a user passes them."""
+
+    X: Any
+    y: Any
+    sample_weight: Any = None
+
+
 def has_partial_fit(estimator: BaseMLPTorch) -> bool:
     """Tell whether the solver takes one epoch at a time."""
     if estimator.solver == "lbfgs":
-        raise AttributeError("partial_fit needs a solver that works in epochs ('adam' or 'sgd'), got solver='lbfgs'")
+        raise AttributeError("partial_fit needs a solver that works in epochs, got solver='lbfgs'")
     return True
 
 
-class BaseMLPTorch(BaseEstimator, ABC):
+class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share. Not for direct use."""
 
     _doc_link_module = "sk_mlp"
     _doc_link_template = "https://github.com/sk-mlp/sk-mlp/blob/main/docs/api.md#{anchor}"
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose"],
-        "warm_start": ["boolean"],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-        "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "device": [str],
-        "dtype": [StrOptions(set(PRECISIONS))],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
-    # Parameters, as scikit-learn documents them for its MLPs.
+    # Parameters, as scikit-learn documents them for its MLPs, and ours.
     hidden_layer_sizes: Any
-    activation: str
-    solver: str
+    activation: Any
+    solver: Any
+    solver_kwargs: dict[str, Any] | None
     batch_size: int | str
+    learning_rate_init: float
     random_state: Any
     warm_start: bool
     early_stopping: bool
     validation_fraction: float
     device: str
     dtype: str
+    dropout: Any
+    normalization: str | None
+    init: str
+    module: Callable[[int, int], nn.Module] | None
+    scoring: Any
     # Fitted attributes.
     coefs_: list[np.ndarray]
     intercepts_: list[np.ndarray]
+    module_state_: dict[str, np.ndarray]
     out_activation_: str
+    n_features_in_: int
     n_outputs_: int
+    _network: dict[str, Any]
+    _scoring: Any
     _progress: Progress
     _optimizer_state: dict[str, Any]
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Fit the network to X and y.
 
         Parameters
@@ -124,6 +141,11 @@ class BaseMLPTorch(BaseEstimator, ABC):
             Class labels or target values; an indicator matrix for multilabel classification.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, not all zero. A weight of 2 counts as the row twice.
+        X_val, y_val : like X and y, default=None
+            Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
+            `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Weights of the validation rows.
 
         Returns
         -------
@@ -136,15 +158,16 @@ class BaseMLPTorch(BaseEstimator, ABC):
             If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
             left as it was before the call.
         """
-        return self._fit(X, y, sample_weight, Call(goes_on=self.warm_start and hasattr(self, "coefs_")))
+        call = Call(goes_on=self.warm_start and self._is_fitted())
+        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
 
     @property
-    def module_(self) -> nn.Sequential:
-        """The network as a live `torch.nn.Sequential` of linear layers and activations.
+    def module_(self) -> nn.Module:
+        """The network as a live `torch.nn.Sequential` of linear layers and activations, or what `module` builds.
 
-        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. It lives on the CPU and
-        shares the memory of `coefs_` and `intercepts_`: training it further changes predictions. (Read-only arrays,
-        and assigned ones of another dtype, are copied.)
+        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. It lives on the CPU, in
+        evaluation mode, and shares the memory of `coefs_`, `intercepts_` and `module_state_`: training it further
+        changes predictions. (Read-only arrays, and assigned ones of another dtype, are copied.)
 
         Raises
         ------
@@ -152,8 +175,28 @@ class BaseMLPTorch(BaseEstimator, ABC):
             Before `fit`.
         """
         check_is_fitted(self)
-        coefs, intercepts = ([torch.from_numpy(_writable(a)) for a in arrays] for arrays in self._layers())
-        return build_module(coefs, intercepts, ACTIVATIONS[self.activation].module)
+        weights = self._weights()
+        writable = Weights(
+            [_writable(coef) for coef in weights.coefs],
+            [_writable(intercept) for intercept in weights.intercepts],
+            {name: _writable(value) for name, value in weights.rest.items()},
+        )
+        return self._fitted_architecture().module(writable, Kinds()).eval()
+
+    @property
+    def history_(self) -> dict[str, np.ndarray]:
+        """What is known of each epoch, an array `(n_epochs,)` for each quantity.
+
+        'loss', 'validation_loss', 'validation_score', 'learning_rate', 'gradient_norm' and 'seconds'; NaN where there
+        is nothing to know. Warm starts and `partial_fit` extend it, as they do `loss_curve_`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        return self._progress.history.arrays()
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
         """Return what completes the documentation link in the HTML representation."""
@@ -164,69 +207,184 @@ class BaseMLPTorch(BaseEstimator, ABC):
         """Return the target `(n, n_outputs)` for validated y, and set what describes it (`n_outputs_`, `classes_`)."""
 
     @abstractmethod
+    def _encode(self, y: Any) -> np.ndarray:
+        """Return the target for validated y like the one that was read."""
+
+    @abstractmethod
     def _objective(self) -> Objective:
         """Return the objective of the task that y has set."""
+
+    def _weighing(self, target: np.ndarray, weight: np.ndarray | None, call: Call) -> Callable[..., Any]:
+        """Return what maps a target and its rows' weights to the weights that count."""
+        return lambda target, weight: weight
+
+    def _stratify(self, target: np.ndarray) -> np.ndarray | None:
+        """Return what the validation split keeps the shares of, if anything."""
+        return None
 
     @property
     def _precision(self) -> Precision:
         return PRECISIONS[self.dtype]
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, call: Call) -> Self:
+    def _is_fitted(self) -> bool:
+        """Tell whether there is a network to go on with."""
+        return hasattr(self, "out_activation_")
+
+    def _fit(self, train: Sample, validation: Sample, call: Call) -> Self:
         """Train and record the result."""
+        callbacks = None if call.one_epoch else callbacks_of(self, *train)
         with unchanged_on_error(self):
-            task = self._task(X, y, sample_weight, call)
+            task = self._task(train, validation, call, callbacks)
             result = stacking.run(task)
             self._record(task, result)
+        if callbacks is not None:
+            callbacks.end_fit(result.state)
         if result.status in _WARNINGS:
             # Past _fit, fit and scikit-learn's wrapper around it, to the line of the user.
             warnings.warn(result.message, _WARNINGS[result.status], stacklevel=4)
         return self
 
-    def _task(self, X: Any, y: Any, sample_weight: Any, call: Call) -> FitTask:
+    def _task(self, train: Sample, validation: Sample, call: Call, callbacks: Callbacks | None = None) -> FitTask:
         """Return the training that this call asks for; validates everything first."""
         device = resolve_device(self.device, self.dtype)
+        check_together(self, has_validation=validation.X is not None)
+        require_pair(*validation)
+        if call.one_epoch and self._splits(validation):
+            raise ValueError("partial_fit does not support early_stopping=True without X_val: it keeps no split")
         hidden = hidden_sizes(self.hidden_layer_sizes)
-        stops_early = self.early_stopping and self.solver != "lbfgs"
-        if call.one_epoch and stops_early:
-            raise ValueError("partial_fit does not support early_stopping=True: it has no validation split to keep")
-        dtype = self._precision.array
-        X, y, sample_weight = training_data(
-            self, X, y, sample_weight, dtype=dtype, reset=not call.goes_on, y_numeric=is_regressor(self)
-        )
+        X, y, weight = self._read(train, reset=not call.goes_on)
         target = self._read_target(y, call)
-        if stops_early:
+        weigh = self._weighing(target, weight, call)
+        objective = self._objective()
+        if self._splits(validation):
             check_split(len(target), self.validation_fraction)
-        layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
+        widths = () if self.module is not None else hidden
+        layer_sizes = (X.shape[1], *widths, self.n_outputs_ * objective.n_raw)
+        architecture = Architecture(self._description(layer_sizes), self.init)
         rng = check_random_state(self.random_state)
-        activation = ACTIVATIONS[self.activation]
-        parameters = (
-            self._current_parameters(layer_sizes)
-            if call.goes_on
-            else glorot_uniform(layer_sizes, activation.init_factor, rng).astype(dtype)
-        )
-        train_rows, validation_rows = np.arange(len(target)), None
-        if stops_early:
-            train_rows, validation_rows = split_validation(
-                len(target), sample_weight, self.validation_fraction, self._stratify(target), rng
-            )
+        # From a copy: nothing is drawn that scikit-learn does not draw.
+        seed = int(copy.deepcopy(rng).randint(2**31)) if architecture.is_random else 0
+        network = self._network_to_train(architecture, rng, seed, len(target), device, call)
+        attributes = partial(self._attributes, architecture, network.module, objective)
+        if callbacks is not None:
+            callbacks.fitted = attributes
+        table = Table(stacking.shared(X), target, weigh(target, weight), np.arange(len(target)))
+        table, checks = self._validation(table, train, validation, weigh, rng, attributes)
         return FitTask(
-            X=stacking.shared(X),
-            target=target,
-            sample_weight=sample_weight,
-            train_rows=train_rows,
-            validation_rows=validation_rows,
-            layer_sizes=layer_sizes,
-            activation=activation,
-            objective=self._objective(),
-            settings=self._settings(len(train_rows)),
-            precision=precision_for(self.dtype, device, len(target), len(parameters)),
+            table=table,
+            validation=checks,
+            layer_sizes=architecture.layer_sizes,
+            activations=architecture.activations,
+            dropout=architecture.dropout,
+            objective=objective,
+            settings=self._settings(len(table.rows)),
+            precision=network.precision,
             device=device,
             rng=rng,
-            parameters=parameters,
+            seed=seed,
+            parameters=network.parameters,
+            module=network.module,
             one_epoch=call.one_epoch,
             progress=self._earlier_progress(call),
             optimizer_state=self._optimizer_state if call.goes_on and call.one_epoch else {},
+            watch=callbacks,
         )
+
+    def _splits(self, validation: Sample) -> bool:
+        """Tell whether rows are to be held out."""
+        return self.early_stopping and self.solver != "lbfgs" and validation.X is None
+
+    def _read(self, sample: Sample, reset: bool) -> tuple[Any, Any, np.ndarray | None]:
+        """Return validated X, y and weights."""
+        dtype = self._precision.array
+        return training_data(self, *sample, dtype=dtype, reset=reset, y_numeric=is_regressor(self))
+
+    def _validation(
+        self,
+        table: Table,
+        train: Sample,
+        validation: Sample,
+        weigh: Callable[..., np.ndarray | None],
+        rng: np.random.RandomState,
+        attributes: Callable[[State], dict[str, Any]],
+    ) -> tuple[Table, Validation | None]:
+        """Return the rows to train on, and those to validate on, if any."""
+        by_loss = self.scoring == "loss"
+        scorer = None if by_loss or self.scoring is None else check_scoring(self, self.scoring)
+        if self._splits(validation):
+            stratify = self._stratify(table.target)
+            rows, held_out = split_validation(
+                len(table.rows), table.sample_weight, self.validation_fraction, stratify, rng
+            )
+            checks, table = table._replace(rows=held_out), table._replace(rows=rows)
+        elif validation.X is not None:
+            checks = self._validation_table(validation, weigh)
+        else:
+            return table, None
+        if scorer is None:
+            return table, Validation(checks, by_loss=by_loss)
+        if validation.X is None:
+            validation = Sample(_safe_indexing(train.X, checks.rows), _safe_indexing(train.y, checks.rows))
+        weight = None if checks.sample_weight is None else checks.sample_weight[checks.rows]
+        score = self._score_of(scorer, validation._replace(sample_weight=weight), attributes)
+        return table, Validation(checks, score)
+
+    def _validation_table(self, validation: Sample, weigh: Callable[..., np.ndarray | None]) -> Table:
+        """Return the rows that a user wants to validate on."""
+        try:
+            X, y, weight = self._read(validation, reset=False)
+            target = self._encode(y)
+        except ValueError as error:
+            raise ValueError(f"in X_val, y_val or sample_weight_val: {error}") from error
+        weight = weigh(target, weight)
+        if weight is not None and not weight.any():
+            raise ValueError("X_val must have rows with a weight above 0, times class_weight, got only zeros")
+        return Table(stacking.shared(X), target, weight, np.arange(len(target)))
+
+    def _score_of(
+        self, scorer: Callable[..., float], sample: Sample, attributes: Callable[[State], dict[str, Any]]
+    ) -> Callable[[State], float]:
+        """Return what scores a state of the network on a sample, weighted if the scorer knows weights."""
+        weight = {}
+        if sample.sample_weight is not None and accepts_sample_weight(scorer):
+            weight = {"sample_weight": sample.sample_weight}
+
+        def score(state: State) -> float:
+            fitted = copy.copy(self)
+            fitted.__dict__.update(attributes(state))
+            return scorer(fitted, sample.X, sample.y, **weight)
+
+        return score
+
+    def _description(self, layer_sizes: tuple[int, ...]) -> dict[str, Any]:
+        """Return what describes the network that the parameters ask for."""
+        names = ("activation", "dropout", "normalization", "module")
+        return {"layer_sizes": layer_sizes, **{name: getattr(self, name) for name in names}}
+
+    def _network_to_train(
+        self,
+        architecture: Architecture,
+        rng: np.random.RandomState,
+        seed: int,
+        n_rows: int,
+        device: torch.device,
+        call: Call,
+    ) -> Network:
+        """Return the network to train, with its first values or those it has."""
+        dtype = self._precision.array
+        weights = self._current_weights(architecture) if call.goes_on else architecture.draw(rng, seed, dtype)
+        module = architecture.trained_module(weights)
+        parameters = architecture.pack(weights, module, dtype)
+        precision = self._precision_for(device, n_rows, len(parameters))
+        if module is not None:
+            module.to(device, precision.master)
+        if module is not None and self.module is not None:
+            architecture.require_outputs(module)
+        return Network(parameters, module, precision)
+
+    def _precision_for(self, device: torch.device, n_rows: int, n_parameters: int) -> Precision:
+        """Return the number types to compute with; a user's module gets what `dtype` says, whatever its size."""
+        return self._precision if self.module is not None else precision_for(self.dtype, device, n_rows, n_parameters)
 
     def _settings(self, n_train: int) -> Settings:
         """Return the parameters that training reads."""
@@ -238,55 +396,87 @@ class BaseMLPTorch(BaseEstimator, ABC):
         """Return the progress to go on from; a warm start takes a new optimizer, and with it the initial rate."""
         if not call.goes_on:
             return Progress()
-        return self._progress if call.one_epoch else self._progress.fresh_rate()
+        progress = self._progress if self.scoring == self._scoring else self._progress.fresh_score()
+        return progress if call.one_epoch else progress.fresh_rate()
 
-    def _current_parameters(self, layer_sizes: tuple[int, ...]) -> np.ndarray:
-        """Return the fitted parameters, packed, if they have the shape asked for."""
-        fitted = (np.shape(self.coefs_[0])[0], *(np.shape(coef)[1] for coef in self.coefs_))
-        if fitted != layer_sizes:
-            raise ValueError(
-                f"warm_start and partial_fit must go on with the network they left, of layers {fitted}, "
-                f"got layers {layer_sizes}"
-            )
-        return pack(*self._layers(), self._precision.array)
+    def _current_weights(self, architecture: Architecture) -> Weights:
+        """Return the fitted weights, if they are of the network asked for."""
+        fitted, asked = self._fitted_architecture().description, architecture.description
+        for name in ("layer_sizes", "normalization", "module"):
+            if fitted[name] != asked[name]:
+                raise ValueError(
+                    f"warm_start and partial_fit must go on with the network they left, of {name}={fitted[name]!r}, "
+                    f"got {name}={asked[name]!r}"
+                )
+        return self._weights()
 
-    def _stratify(self, target: np.ndarray) -> np.ndarray | None:
-        """Return what the validation split keeps the shares of, if anything."""
-        return None
+    def _attributes(
+        self, architecture: Architecture, module: nn.Module | None, objective: Objective, state: State
+    ) -> dict[str, Any]:
+        """Return the fitted attributes that predictions need, for a state of the network."""
+        weights = architecture.unpack(state, module)
+        attributes: dict[str, Any] = {
+            "out_activation_": objective.out_activation,
+            "_network": architecture.description,
+        }
+        if module is not None:
+            attributes["module_state_"] = dict(weights.rest)
+        if architecture.factory is None:
+            attributes |= {"coefs_": weights.coefs, "intercepts_": weights.intercepts}
+            attributes["n_layers_"] = len(architecture.layer_sizes)
+        return attributes
 
     def _record(self, task: FitTask, result: FitResult) -> None:
         """Set the fitted attributes, plain NumPy and Python values."""
-        if not np.isfinite(result.parameters).all():
+        if not np.isfinite(result.state.parameters).all():
             raise ValueError(Status.DIVERGED.message(task.settings))
-        self.coefs_, self.intercepts_ = unpack(result.parameters, task.layer_sizes)
-        self.n_layers_ = len(task.layer_sizes)
-        self.out_activation_ = task.objective.out_activation
+        for name in ("coefs_", "intercepts_", "n_layers_", "module_state_"):
+            self.__dict__.pop(name, None)  # of another kind of network
+        architecture = Architecture(self._description(task.layer_sizes))
+        self.__dict__.update(self._attributes(architecture, task.module, task.objective, result.state))
         self.n_iter_, self.loss_ = result.n_iter, result.loss
         progress = self._progress = result.progress
         self._optimizer_state = result.optimizer_state
-        self.t_, self.loss_curve_ = progress.t, list(progress.loss_curve)
-        scored = task.validation_rows is not None
-        self.best_loss_ = None if scored else progress.best_loss
-        self.validation_scores_ = list(progress.validation_scores) if scored else None
+        self._scoring = self.scoring
+        self.t_, self.loss_curve_ = progress.t, list(progress.history.loss)
+        scored = task.validation is not None
+        self.best_loss_ = None if scored and self.early_stopping else progress.best_loss
+        self.validation_scores_ = progress.validation_scores if scored else None
+        self.validation_loss_curve_ = progress.validation_losses if scored else None
         self.best_validation_score_ = progress.best_score if scored else None
 
     def _predict_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Return `finish(raw)` for all rows of X; see `predict_rows`."""
-        if not hasattr(self, "coefs_"):
+        if not self._is_fitted():
             check_is_fitted(self)  # raises; what it asks first takes a tenth of a prediction of one row
         X = prediction_data(self, X)
-        coefs, intercepts = self._layers()
-        n_parameters = sum(array.size for array in (*coefs, *intercepts))
+        architecture, weights = self._fitted_architecture(), self._weights()
+        n_parameters = sum(array.size for array in (*weights.coefs, *weights.intercepts, *weights.rest.values()))
         device = resolve_device(self.device, self.dtype)
-        precision = precision_for(self.dtype, device, X.shape[0], n_parameters)
-        return predict_rows(X, coefs, intercepts, ACTIVATIONS[self.activation], precision, device, finish)
+        precision = self._precision_for(device, X.shape[0], n_parameters)
+        if not architecture.has_closed_form:
+            return predict_rows_by_module(X, architecture.module(weights, Kinds()), precision, device, finish)
+        activations = architecture.activations
+        return predict_rows(X, weights.coefs, weights.intercepts, activations, precision, device, finish)
 
-    def _layers(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return `coefs_` and `intercepts_`, as arrays that PyTorch takes even where a user has assigned others."""
+    def _fitted_sizes(self) -> tuple[int, ...]:
+        """Return the layer sizes of the network as it is, whoever has assigned its coefs."""
+        if self._network["module"] is not None:
+            return self._network["layer_sizes"]
+        return (np.shape(self.coefs_[0])[0], *(np.shape(coef)[1] for coef in self.coefs_))
+
+    def _fitted_architecture(self) -> Architecture:
+        """Return the network that was fitted, whatever parameters were set since."""
+        return Architecture({**self._network, "layer_sizes": self._fitted_sizes()})
+
+    def _weights(self) -> Weights:
+        """Return the fitted weights, as arrays that PyTorch takes even where a user has assigned others."""
         dtype = self._precision.array
-        return (
-            [np.ascontiguousarray(coef, dtype) for coef in self.coefs_],
-            [np.ascontiguousarray(intercept, dtype) for intercept in self.intercepts_],
+        built = self._network["module"] is None
+        return Weights(
+            [np.ascontiguousarray(coef, dtype) for coef in self.coefs_] if built else [],
+            [np.ascontiguousarray(intercept, dtype) for intercept in self.intercepts_] if built else [],
+            {name: _of_dtype(value, dtype) for name, value in getattr(self, "module_state_", {}).items()},
         )
 
     def __sklearn_tags__(self) -> Tags:
@@ -294,6 +484,11 @@ class BaseMLPTorch(BaseEstimator, ABC):
         tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def _of_dtype(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an entry of a module's state, floats in `dtype`; the array itself where it already is."""
+    return value.astype(dtype, copy=False) if value.dtype.kind == "f" else value
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -181,7 +181,9 @@ class Hub:
         with warnings.catch_warnings():  # tells the warnings module that its filters have changed, here and at the end
             worker.ambient.install()
             try:
-                if isinstance(outcome, BaseException | type):
+                if isinstance(outcome, BaseException):
+                    worker.throw(type(outcome), outcome, outcome.__traceback__)
+                elif isinstance(outcome, type):
                     worker.throw(outcome)
                 else:
                     worker.switch(outcome)

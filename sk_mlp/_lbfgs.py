@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from time import perf_counter
 
 import numpy as np
 import scipy.optimize
@@ -14,12 +14,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._backprop import Backprop
 from ._batches import Batch, Pool, Rows, make_pool, rows_within
 from ._device import line_search_dtype, threads_for
-from ._network import Layout
-from ._products import products_for
-from ._task import FitResult, FitTask, Status
+from ._engine import backprop_of, buffers, computing, layout_of, products_of, work
+from ._task import Epoch, FitResult, FitTask, State, Status
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
 # one took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.
@@ -33,7 +31,9 @@ def minimise(task: FitTask) -> FitResult:
     Values and gradients are computed in float64 whatever the task's precision: a line search compares losses that
     differ by less than float32 resolves.
     """
-    with torch.inference_mode():
+    dtype = line_search_dtype(task.device)
+    task = replace(task, precision=task.precision._replace(master=dtype, product=dtype))
+    with computing(task):
         search = _Search(task)
         with threads_for(search.work // _BUSY_BLAS):
             return search.run()
@@ -44,33 +44,37 @@ class _Search:
 
     def __init__(self, task: FitTask) -> None:
         self._task = task
-        dtype = line_search_dtype(task.device)
-        layout = Layout(task.layer_sizes, 1)
+        dtype, layout = task.precision.master, layout_of(task, 1)
+        if task.module is not None:
+            task.module.to(dtype)
         self._x = np.array(task.parameters, dtype=np.float64)
         self._parameters = torch.from_numpy(self._x).to(task.device, dtype, copy=True)
         self._gradient = torch.zeros_like(self._parameters)
         self._total_gradient = torch.zeros_like(self._parameters)
-        self._rows = len(task.target)
+        self._started = self._last = perf_counter()
+        self._rows = len(task.table.target)
         # A row's input, which may have to be cast, its activations, and their deltas.
         widths = task.layer_sizes[0] + 2 * sum(task.layer_sizes[1:])
         self._size = min(self._rows, rows_within(_CHUNK_BYTES, widths * self._parameters.itemsize))
         self._starts = range(0, self._rows, self._size)
-        products = products_for(dtype, task.device, self.work)
-        self._inputs = self._chunks_of(make_pool(task.X, task.device, products))
-        self._target = torch.from_numpy(task.target).to(task.device)
+        products = products_of(task, self._size)
+        self._inputs = self._chunks_of(make_pool(task.table.X, task.device, products))
+        self._target = torch.from_numpy(task.table.target).to(task.device)
         if self._target.is_floating_point():
             self._target = self._target.to(dtype)
         self._scale, self._decay = self._weigh(dtype)
         self._backprops = {
-            n: Backprop(layout, self._parameters, self._gradient, n, task.activation, task.objective, products)
+            n: backprop_of(task, layout, self._parameters, self._gradient, n, products)
             for n in {min(self._size, self._rows - start) for start in self._starts}
         }
-        self._losses: list[float] = []
+        self._epochs: list[Epoch] = []
+        self._status: Status | None = None  # of an end that the solver does not know of
+        self._n_begun = 0
 
     @property
     def work(self) -> int:
         """Multiply-adds of the largest product."""
-        return self._size * max(fan_in * fan_out for fan_in, fan_out in pairwise(self._task.layer_sizes))
+        return work(self._task, self._size)
 
     def run(self) -> FitResult:
         """Run SciPy's solver and say how it ended."""
@@ -89,21 +93,43 @@ class _Search:
             n_iter = min(found.nit, settings.max_iter)
             status = Status.LBFGS_DONE if found.status == 0 else Status.LBFGS_STOPPED
             message = status.message(settings) if found.status == 0 else _explain(found, n_iter, settings.max_iter)
-        if status is Status.INTERRUPTED and self._losses:
-            n_iter, loss = len(self._losses), self._losses[-1]
-        curve = (*self._task.progress.loss_curve, *self._losses)
-        progress = replace(self._task.progress, loss_curve=curve, best_loss=min(curve, default=loss), no_improvement=0)
-        return FitResult(self._x.astype(self._task.precision.array), status, message, n_iter, loss, progress, {})
+        if self._status is not None:
+            status, message = self._status, self._status.message(settings)
+        if status is Status.INTERRUPTED and self._epochs:
+            n_iter, loss = len(self._epochs), self._epochs[-1].loss
+        history = self._task.progress.history.extended(self._epochs)
+        best_loss = min(history.loss, default=loss)
+        progress = replace(self._task.progress, history=history, best_loss=best_loss, no_improvement=0)
+        return FitResult(self._state(), status, message, n_iter, loss, progress, {})
+
+    def _state(self) -> State:
+        """Return the last accepted iterate."""
+        array = self._task.precision.array
+        values = {name: value.cpu().numpy() for name, value in buffers(self._task).items()}
+        return State(self._x.astype(array), values)
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
-        """Note an iteration's outcome."""
+        """Note an iteration's outcome, and end the search if it is time or a callback asks for it."""
+        settings, watch = self._task.settings, self._task.watch
         self._x = intermediate_result.x.copy()
-        self._losses.append(float(intermediate_result.fun))
-        if self._task.settings.verbose:
-            self._task.say(f"Iteration {len(self._losses)}, loss = {self._losses[-1]:.8f}")
+        loss, norm = float(intermediate_result.fun), float(self._total_gradient.norm())
+        now = perf_counter()
+        self._epochs.append(Epoch(loss, gradient_norm=norm, seconds=now - self._last))
+        self._last = now
+        for line in self._epochs[-1].lines(settings.verbose, len(self._epochs), now - self._started):
+            self._task.say(line)
+        if watch is not None and watch.end_epoch(self._state):
+            self._status = Status.STOPPED
+        elif settings.max_time is not None and now - self._started > settings.max_time:
+            self._status = Status.MAX_TIME
+        if self._status is not None:
+            raise StopIteration
 
     def _value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the penalised mean loss and its gradient, both float64, summed over chunks of rows."""
+        if self._task.watch is not None and self._n_begun == len(self._epochs):
+            self._task.watch.begin_epoch(self._state)  # the first evaluation of an iteration
+            self._n_begun += 1
         self._parameters.copy_(torch.from_numpy(x))
         self._total_gradient.zero_()
         value = 0.0
@@ -130,12 +156,12 @@ class _Search:
     def _chunks_of(self, pool: Pool) -> Callable[[int], Rows]:
         """Return what gives the rows from `start` on; kept from one evaluation to the next where that is little."""
         chunk = lambda start: pool.slice(start, min(start + self._size, self._rows))  # noqa: E731
-        return cache(chunk) if sp.issparse(self._task.X) or len(self._starts) == 1 else chunk
+        return cache(chunk) if sp.issparse(self._task.table.X) or len(self._starts) == 1 else chunk
 
     def _weigh(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return each row's share of the loss `(1, 1, n)` and the factor of the penalty `(1, 1)`."""
-        task = self._task
-        weight = np.ones(self._rows) if task.sample_weight is None else task.sample_weight.astype(np.float64)
+        task, weight = self._task, self._task.table.sample_weight
+        weight = np.ones(self._rows) if weight is None else weight.astype(np.float64)
         total = weight.sum()
         scale = torch.from_numpy(weight / total).to(task.device, dtype).view(1, 1, -1)
         return scale, scale.new_full((1, 1), task.settings.alpha / total)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
+from math import prod, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,20 +18,26 @@ from torch import Tensor, nn
 
 
 class Layout:
-    """Where each layer of `k` networks lies in a flat buffer."""
+    """Where each parameter of `k` networks lies in a flat buffer: coefs, which are penalised, before intercepts."""
 
-    def __init__(self, layer_sizes: Sequence[int], k: int) -> None:
+    def __init__(self, coef_shapes: Sequence[Sequence[int]], intercept_shapes: Sequence[Sequence[int]], k: int) -> None:
         self.k = k
-        self.shapes = list(pairwise(layer_sizes))
-        coef_sizes = [fan_in * fan_out for fan_in, fan_out in self.shapes]
-        self._sizes = coef_sizes + [fan_out for _, fan_out in self.shapes]
+        self._shapes = [tuple(shape) for shape in (*coef_shapes, *intercept_shapes)]
+        self._n_blocks = len(coef_shapes)  # of coefs
+        self._sizes = [prod(shape) for shape in self._shapes]
         self._spans = list(pairwise(accumulate(self._sizes, initial=0)))  # of one network's packed parameters
         self.n_parameters = sum(self._sizes)
+        coef_sizes = self._sizes[: self._n_blocks]
         self._n_coefs = sum(coef_sizes)
         # The coefs as runs of (k, size), and all parameters as spans of one network's; one member's layers lie side by
         # side, as one.
         self._runs = coef_sizes if k > 1 else [self._n_coefs]
         self._pieces = self._spans if k > 1 else [(0, self.n_parameters)]
+
+    @classmethod
+    def of_layers(cls, layer_sizes: Sequence[int], k: int) -> Layout:
+        """Return the layout of k networks of linear layers; intercepts are rows `(1, fan_out)`."""
+        return cls(list(pairwise(layer_sizes)), [(1, fan_out) for fan_out in layer_sizes[1:]], k)
 
     @property
     def n_coef_runs(self) -> int:
@@ -38,17 +46,25 @@ class Layout:
 
     def coefs(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, fan_in, fan_out)` of a flat buffer."""
-        blocks = self._blocks(flat)[: len(self.shapes)]
-        return [block.view(self.k, *shape) for block, shape in zip(blocks, self.shapes, strict=True)]
+        return self.parameters(flat)[: self._n_blocks]
 
     def intercepts(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, 1, fan_out)` of a flat buffer."""
-        return [block.view(self.k, 1, -1) for block in self._blocks(flat)[len(self.shapes) :]]
+        return self.parameters(flat)[self._n_blocks :]
+
+    def parameters(self, flat: Tensor) -> list[Tensor]:
+        """Return views `(k, *shape)` of a flat buffer, coefs before intercepts."""
+        blocks = [flat[self.k * start : self.k * stop] for start, stop in self._spans]
+        return [block.view(self.k, *shape) for block, shape in zip(blocks, self._shapes, strict=True)]
 
     def coef_runs(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, size)` that cover the coefs, in as few pieces as the layout allows."""
         coefs = flat[: self.k * self._n_coefs]
         return [run.view(self.k, -1) for run in coefs.split([self.k * size for size in self._runs])]
+
+    def runs(self, flat: Tensor) -> list[Tensor]:
+        """Return views `(k, size)` that cover all parameters, in as few pieces as the layout allows."""
+        return [flat[self.k * start : self.k * stop].view(self.k, -1) for start, stop in self._pieces]
 
     def join(self, packed: Sequence[Tensor]) -> Tensor:
         """Return a new flat buffer holding k packed vectors."""
@@ -56,8 +72,7 @@ class Layout:
 
     def member(self, flat: Tensor, i: int) -> Tensor:
         """Return a packed copy of member `i`."""
-        blocks = [flat[self.k * start : self.k * stop] for start, stop in self._pieces]
-        return torch.cat([block.view(self.k, -1)[i] for block in blocks])
+        return torch.cat([run[i] for run in self.runs(flat)])
 
     def spread(self, values: Sequence[float], like: Tensor) -> float | Tensor:
         """Return one value a member as an operand for a flat buffer: a number where all agree."""
@@ -66,22 +81,46 @@ class Layout:
         column = like.new_tensor(values)
         return torch.cat([column.repeat_interleave(size) for size in self._sizes])
 
-    def _blocks(self, flat: Tensor) -> list[Tensor]:
-        """Slice a flat buffer into its layer blocks, coefs before intercepts."""
-        return [flat[self.k * start : self.k * stop] for start, stop in self._spans]
 
+class Initialisation(NamedTuple):
+    """How a layer is drawn: within a bound or, if normal, with a standard deviation; intercepts likewise or zero.
 
-def glorot_uniform(layer_sizes: Sequence[int], factor: float, rng: np.random.RandomState) -> np.ndarray:
-    """Draw packed float64 parameters within `sqrt(factor / (fan_in + fan_out))`, coefs before intercepts in each layer.
-
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
+    `scale(fan_in, fan_out, factor)` is the bound or the standard deviation.
     """
-    coefs, intercepts = [], []
-    for fan_in, fan_out in pairwise(layer_sizes):
-        bound = np.sqrt(factor / (fan_in + fan_out))
-        coefs.append(rng.uniform(-bound, bound, fan_in * fan_out))
-        intercepts.append(rng.uniform(-bound, bound, fan_out))
-    return np.concatenate(coefs + intercepts)
+
+    scale: Callable[[int, int, float], float]
+    is_normal: bool = False
+    draws_intercepts: bool = True
+
+    def layer(self, fan_in: int, fan_out: int, factor: float, rng: np.random.RandomState) -> list[np.ndarray]:
+        """Draw coefs `(fan_in * fan_out,)` and intercepts `(fan_out,)`, float64."""
+        scale = self.scale(fan_in, fan_out, factor)
+        low, high = (0.0, scale) if self.is_normal else (-scale, scale)
+        draw = rng.normal if self.is_normal else rng.uniform
+        coef = draw(low, high, fan_in * fan_out)
+        return [coef, draw(low, high, fan_out) if self.draws_intercepts else np.zeros(fan_out)]
+
+
+# Glorot and Bengio, AISTATS 2010, with scikit-learn's factor for the activation; He et al., ICCV 2015; LeCun et al.,
+# "Efficient BackProp", 1998; and `torch.nn.Linear`.
+INITIALISATIONS = {
+    "glorot_uniform": Initialisation(lambda fan_in, fan_out, factor: sqrt(factor / (fan_in + fan_out))),
+    "he_normal": Initialisation(lambda fan_in, *_: sqrt(2 / fan_in), is_normal=True, draws_intercepts=False),
+    "he_uniform": Initialisation(lambda fan_in, *_: sqrt(6 / fan_in), draws_intercepts=False),
+    "lecun_normal": Initialisation(lambda fan_in, *_: sqrt(1 / fan_in), is_normal=True, draws_intercepts=False),
+    "torch": Initialisation(lambda fan_in, *_: sqrt(1 / fan_in)),
+}
+
+
+def draw_parameters(
+    layer_sizes: Sequence[int], init: str, factors: Sequence[float], rng: np.random.RandomState
+) -> np.ndarray:
+    """Draw packed float64 parameters, coefs before intercepts in each layer; a layer's factor is Glorot's."""
+    layers = [
+        INITIALISATIONS[init].layer(*shape, factor, rng)
+        for shape, factor in zip(pairwise(layer_sizes), factors, strict=True)
+    ]
+    return np.concatenate([coef for coef, _ in layers] + [intercept for _, intercept in layers])
 
 
 def pack(coefs: Iterable[np.ndarray], intercepts: Iterable[np.ndarray], dtype: np.dtype) -> np.ndarray:
@@ -99,14 +138,44 @@ def unpack(packed: np.ndarray, layer_sizes: Sequence[int]) -> tuple[list[np.ndar
     return coefs, blocks[len(shapes) :]
 
 
+class Kinds(NamedTuple):
+    """Which modules a network is built of, besides linear layers and activations."""
+
+    layer_norm: Callable[[int], nn.Module] = nn.LayerNorm
+    batch_norm: Callable[[int], nn.Module] = nn.BatchNorm1d
+    dropout: Callable[[float], nn.Module] = nn.Dropout
+
+    def normalization(self, name: str | None, units: int) -> list[nn.Module]:
+        """Return the modules that normalise a hidden layer's values before its activation."""
+        return [] if name is None else [{"layer": self.layer_norm, "batch": self.batch_norm}[name](units)]
+
+
 def build_module(
-    coefs: Sequence[Tensor], intercepts: Sequence[Tensor], activation: Callable[[], nn.Module]
+    coefs: Sequence[Tensor],
+    intercepts: Sequence[Tensor],
+    activations: Sequence[Callable[[], nn.Module]],
+    dropout: Sequence[float],
+    normalization: str | None,
+    kinds: Kinds = Kinds(),  # noqa: B008  (immutable)
 ) -> nn.Sequential:
-    """Return linear layers with activations between them, over the memory of the given tensors."""
+    """Return linear layers over the memory of the given tensors.
+
+    After all but the last of them come normalization, if any, an activation and dropout, one of `dropout` or none.
+    """
+    linears = [_linear(coef, intercept) for coef, intercept in zip(coefs, intercepts, strict=True)]
     layers: list[nn.Module] = []
-    for coef, intercept in zip(coefs, intercepts, strict=True):
-        layers += [_linear(coef, intercept), activation()]
-    return nn.Sequential(*layers[:-1])
+    for i, (linear, activation) in enumerate(zip(linears, activations, strict=False)):
+        layers += [linear, *kinds.normalization(normalization, linear.out_features), _made(activation)]
+        layers += [kinds.dropout(rate) for rate in dropout[i : i + 1]]
+    return nn.Sequential(*layers, linears[-1])
+
+
+def _made(activation: Callable[[], nn.Module]) -> nn.Module:
+    """Call what makes an activation. Raises ValueError unless that is a module."""
+    made = activation()
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"activation must make an nn.Module, got {made!r} from {activation!r}")
+    return made
 
 
 def _linear(coef: Tensor, intercept: Tensor) -> nn.Linear:

@@ -4,8 +4,8 @@ Conventions
 -----------
 - Inside the engine a `raw_prediction` has shape `(k, n_outputs, n)`: outputs before rows, because reductions over
   a short last dimension are several times slower.
-- A `target` has the same shape, but for `CrossEntropy`, whose target are class indices `(k, 1, n)`.
-- Links are canonical, so that the gradient in raw space is `inverse_link(raw_prediction) - target`.
+- A `target` has the same shape, but for `CrossEntropy`, whose target are class indices `(k, 1, n)`, and for
+  `GaussianLikelihood`, which has two raw predictions for each target.
 - Every loss is computed from the raw prediction, never from a probability: no clipping, no -inf.
 - Losses of a row are half deviances; over several outputs they add up, except for `SquaredError`, which reports their
   mean but minimises their sum, as scikit-learn's `MLPRegressor` does.
@@ -14,8 +14,11 @@ Conventions
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import log
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,7 @@ from torch import Tensor
 _SOFTPLUS_LINEAR = 40.0
 _TAIL = 20.0  # logit from which the sigmoid gives way to a slower tail
 _RARE = 350.0  # minus the log-probability from which exp does
+_LOG_LEAST_VARIANCE = log(1e-12)  # keeps a Gaussian likelihood bounded where a prediction is exact
 
 
 def _exp_above_zero(log_proba: Tensor) -> Tensor:
@@ -37,12 +41,12 @@ def _exp_above_zero(log_proba: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _minus_ones(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return -1 everywhere, made once a shape and not once a step."""
-    return torch.tensor(-1.0, dtype=dtype, device=device).expand(shape)
+def _all(value: float, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return one value everywhere, made once a shape and not once a step."""
+    return torch.tensor(value, dtype=dtype, device=device).expand(shape)
 
 
-def _average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
+def average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
     """Return float64 means over the rows, the last axis; `sample_weight` broadcasts to `values`."""
     if sample_weight is None:
         return values.double().mean(-1)
@@ -53,6 +57,8 @@ def _average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
 @dataclass(frozen=True)
 class Objective(ABC):
     """The loss of one task, in raw space."""
+
+    n_raw: ClassVar[int] = 1  # raw predictions for each output
 
     @property
     @abstractmethod
@@ -84,24 +90,32 @@ class Classification(Objective):
         """Return log-probabilities `(k, n_classes or n_labels, n)`, finite for finite raw predictions."""
 
     def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
-        return _average((self.choose(raw) == target).all(1), sample_weight)
+        return average((self.choose(raw) == target).all(1), sample_weight)
 
 
+@dataclass(frozen=True)
 class BinaryCrossEntropy(Classification):
     """Bernoulli negative log-likelihood, summed over outputs.
 
-    `loss = softplus((1 - 2 y) z)`, the form without cancellation for `y` in {0, 1}.
+    `loss = softplus(s)` with `s = (1 - 2 y) z`, the form without cancellation for `y` in {0, 1}. Smoothing moves `y` by
+    `label_smoothing / 2` towards the other label and the loss by `-s` times that.
     """
+
+    label_smoothing: float = 0.0
 
     out_activation = "logistic"
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.mul(raw, target, out=gradient)
         torch.sub(raw, gradient, alpha=2, out=gradient)
+        smoothed = gradient.sum(1).mul_(self.label_smoothing / 2) if self.label_smoothing else None
         torch.ops.aten.softplus.out(gradient, 1.0, _SOFTPLUS_LINEAR, out=gradient)
         torch.sum(gradient, 1, out=losses)
         torch.sigmoid(raw, out=gradient)
         gradient.sub_(target)
+        if smoothed is not None:
+            losses.sub_(smoothed)
+            gradient.add_(target, alpha=self.label_smoothing).sub_(self.label_smoothing / 2)
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the sigmoid, kept above 0 in the order of the logits."""
@@ -115,6 +129,7 @@ class BinaryCrossEntropy(Classification):
         return F.logsigmoid(raw)
 
 
+@dataclass(frozen=True)
 class OneClass(BinaryCrossEntropy):
     """Binary cross-entropy where only one class was seen, which is chosen whatever the network says."""
 
@@ -122,6 +137,7 @@ class OneClass(BinaryCrossEntropy):
         return torch.zeros_like(raw, dtype=torch.long)
 
 
+@dataclass(frozen=True)
 class MultilabelCrossEntropy(BinaryCrossEntropy):
     """A binary cross-entropy for each label."""
 
@@ -135,17 +151,28 @@ class MultilabelCrossEntropy(BinaryCrossEntropy):
         return torch.where(raw > _TAIL, slow, _exp_above_zero(F.logsigmoid(raw))).clamp_max(1 - 2.0**-53)
 
 
+@dataclass(frozen=True)
 class CrossEntropy(Classification):
-    """Multinomial negative log-likelihood, `loss = logsumexp(z) - z[y]`."""
+    """Multinomial negative log-likelihood, `loss = logsumexp(z) - z[y]`.
+
+    Smoothing gives the share `label_smoothing` of a row to all classes alike (Szegedy et al., CVPR 2016), as
+    `torch.nn.CrossEntropyLoss` does.
+    """
+
+    label_smoothing: float = 0.0
 
     out_activation = "softmax"
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.log_softmax(raw, 1, out=gradient)
         torch.gather(gradient, 1, target, out=losses.unsqueeze(1))
-        losses.neg_()
+        losses.mul_(self.label_smoothing - 1)
+        if self.label_smoothing:
+            losses.sub_(gradient.mean(1), alpha=self.label_smoothing)
         gradient.exp_()
-        gradient.scatter_add_(1, target, _minus_ones(target.shape, gradient.dtype, gradient.device))
+        gradient.scatter_add_(1, target, _all(self.label_smoothing - 1, target.shape, gradient.dtype, gradient.device))
+        if self.label_smoothing:
+            gradient.sub_(self.label_smoothing / raw.shape[1])
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the softmax, kept above 0 in the order of the logits."""
@@ -167,8 +194,8 @@ class _Regression(Objective):
         origin = target[..., :1].double()
         y, y_pred = target.double() - origin, self.inverse_link(raw).double() - origin
         weight = None if sample_weight is None else sample_weight.unsqueeze(1)
-        residual = _average((y - y_pred).square(), weight)
-        total = _average((y - _average(y, weight).unsqueeze(-1)).square(), weight)
+        residual = average((y - y_pred).square(), weight)
+        total = average((y - average(y, weight).unsqueeze(-1)).square(), weight)
         constant = torch.where(residual == 0, 1.0, 0.0)
         r2 = torch.where(total == 0, constant, 1 - residual / total).mean(1)
         return torch.where(y_pred.isfinite().all(-1).all(-1), r2, torch.nan)
@@ -205,7 +232,167 @@ class PoissonDeviance(_Regression):
         return raw.exp()
 
 
-REGRESSION_LOSSES: dict[str, Objective] = {"squared_error": SquaredError(), "poisson": PoissonDeviance()}
+class GammaDeviance(_Regression):
+    """Half the gamma deviance with a log link, `loss = z + y exp(-z) - log(y) - 1`."""
 
-# The regression objective that a fitted `out_activation_` belongs to.
-REGRESSION_LINKS = {objective.out_activation: objective for objective in REGRESSION_LOSSES.values()}
+    out_activation = "exp"
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        torch.neg(raw, out=gradient)
+        gradient.exp_().mul_(target)
+        raw.add_(gradient).sub_(target.log()).sub_(1)
+        torch.sum(raw, 1, out=losses)
+        gradient.neg_().add_(1)
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+
+class _OnValues(_Regression):
+    """Losses of the residual, whose raw prediction is the value itself."""
+
+    out_activation = "identity"
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return raw
+
+
+class AbsoluteError(_OnValues):
+    """The absolute error, `loss = |y - z|`; its optimum is the median."""
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        torch.sub(raw, target, out=gradient)
+        torch.abs(gradient, out=raw)
+        torch.sum(raw, 1, out=losses)
+        gradient.sign_()
+
+
+@dataclass(frozen=True)
+class PinballLoss(_OnValues):
+    """The pinball loss, `quantile (y - z)` where `y > z`, else `(1 - quantile) (z - y)`; its optimum is it."""
+
+    quantile: float
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        raw.sub_(target)
+        torch.sign(raw, out=gradient)
+        gradient.mul_(0.5).add_(0.5 - self.quantile)
+        torch.sum(raw.mul_(gradient), 1, out=losses)
+
+
+@dataclass(frozen=True)
+class HuberLoss(_OnValues):
+    """Huber's loss, half the squared error up to a residual of `delta`, linear beyond (Huber, 1964)."""
+
+    delta: float
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        raw.sub_(target)
+        torch.clamp(raw, -self.delta, self.delta, out=gradient)
+        torch.sum(raw.sub_(gradient, alpha=0.5).mul_(gradient), 1, out=losses)
+
+
+class GaussianLikelihood(_Regression):
+    """Gaussian negative log-likelihood without its constant, `loss = (log(v) + (y - m)**2 / v) / 2`.
+
+    Raw predictions are all means, then all logarithms `s` of variances (Nix and Weigend, 1994); `v = exp(s) + 1e-12`.
+    All of it from `log(v)`, which is finite where `v` is not.
+    """
+
+    out_activation = "identity"
+    n_raw = 2
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        (residual, log_variance), (mean_slope, variance_slope) = raw.chunk(2, 1), gradient.chunk(2, 1)
+        residual.sub_(target)
+        log_v = _log_v(log_variance)
+        torch.mul(residual, (-log_v).exp(), out=mean_slope)
+        surprise = residual.mul_(mean_slope)  # (y - m)**2 / v
+        torch.sum(surprise + log_v, 1, out=losses)
+        losses.mul_(0.5)
+        torch.sub(0.5, surprise, alpha=0.5, out=variance_slope)
+        variance_slope.mul_((log_variance - log_v).exp())  # d log(v) / ds
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        """Return the means."""
+        return raw.chunk(2, 1)[0]
+
+
+def _log_v(log_variance: Tensor) -> Tensor:
+    """Return `log(exp(log_variance) + 1e-12)`."""
+    return torch.logaddexp(log_variance, log_variance.new_tensor(_LOG_LEAST_VARIANCE))
+
+
+def standard_deviation(raw: Tensor) -> Tensor:
+    """Return the standard deviations `(k, n_outputs, n)` for raw predictions of `GaussianLikelihood`."""
+    return (0.5 * _log_v(raw.chunk(2, 1)[1])).exp()
+
+
+@dataclass(frozen=True, eq=False)
+class CustomLoss(Objective):
+    """A user's loss, `function(raw_prediction, target) -> (n,)`, through autograd; all else is the task's.
+
+    The function sees one member, rows first: raw predictions `(n, n_outputs)`, and a target `(n, n_outputs)` or class
+    indices `(n,)`.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    task: Objective
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CustomLoss) and (self.function is other.function) and self.task == other.task
+
+    def __hash__(self) -> int:
+        return hash((id(self.function), self.task))  # a function of a user's need not be hashable
+
+    @property
+    def out_activation(self) -> str:
+        return self.task.out_activation
+
+    def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        for i in range(len(raw)):
+            # Tensors made in inference mode cannot take part in autograd; copies made outside can.
+            with torch.inference_mode(False), torch.enable_grad():
+                rows, truth = raw[i].mT.clone().requires_grad_(), target[i].mT.clone()
+                values = self.function(rows, truth if truth.is_floating_point() else truth[:, 0])
+                self._require_one_a_row(values, len(rows))
+                (slope,) = torch.autograd.grad(values.sum(), rows)
+            losses[i] = values.detach()
+            gradient[i] = slope.mT
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return self.task.inverse_link(raw)
+
+    def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
+        return self.task.score(raw, target, sample_weight)
+
+    def _require_one_a_row(self, values: Tensor, n: int) -> None:
+        """Raise ValueError unless `values` are a loss for each row that depends on the raw predictions."""
+        if not isinstance(values, Tensor) or values.shape != (n,):
+            found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
+            raise ValueError(f"loss must return a tensor of one loss a row, shape ({n},), got {found}")
+        if not values.requires_grad:
+            raise ValueError("loss must be a differentiable function of raw_prediction, got a tensor without a graph")
+
+
+def regression_objective(
+    loss: str | Callable[[Tensor, Tensor], Tensor], quantile: float, huber_delta: float
+) -> Objective:
+    """Return the objective that a regressor's parameters name."""
+    if not isinstance(loss, str):
+        return CustomLoss(loss, SquaredError())
+    if loss == "quantile":
+        return PinballLoss(quantile)
+    return HuberLoss(huber_delta) if loss == "huber" else _PLAIN_LOSSES[loss]
+
+
+_PLAIN_LOSSES: dict[str, Objective] = {
+    "squared_error": SquaredError(),
+    "absolute_error": AbsoluteError(),
+    "poisson": PoissonDeviance(),
+    "gamma": GammaDeviance(),
+    "gaussian_nll": GaussianLikelihood(),
+}
+REGRESSION_LOSSES = {*_PLAIN_LOSSES, "quantile", "huber"}
+# Inverse links of regression by the name that `out_activation_` has for them.
+INVERSE_LINKS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda raw: raw, "exp": torch.exp}

@@ -6,12 +6,14 @@ element (`Layout.spread`), so one rule serves one network or a hundred.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._network import Layout
 from ._task import Settings
@@ -34,7 +36,7 @@ class Optimizer(ABC):
         states: Sequence[Mapping[str, Any]],
     ) -> None:
         self._layout, self._parameters, self._gradient = layout, parameters, gradient
-        self._settings = settings
+        self._settings, self._states = settings, states
         self._slot = {name: self._join_slot(name, states) for name in self.slots}
         self._steps = [int(state.get("steps", 0)) for state in states]
         self._scratch = torch.empty_like(parameters)
@@ -84,26 +86,44 @@ class SGD(Optimizer):
 
     def step(self) -> None:
         velocity, scratch = self._slot["velocity"], self._scratch
-        pull = self._gradient.mul_(self._rate)
+        pull = torch.mul(self._gradient, self._rate, out=scratch)
         velocity.mul_(self._momentum).sub_(pull)
-        self._parameters.add_(torch.mul(velocity, self._look, out=scratch)).sub_(pull.mul_(self._take))
+        self._parameters.sub_(pull.mul_(self._take))
+        self._parameters.add_(torch.mul(velocity, self._look, out=scratch))
 
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba, 2014), with the bias corrections folded into the rate as in section 2 of the paper.
 
-    `w <- w - rate sqrt(1 - beta_2**t) / (1 - beta_1**t) m / (sqrt(v) + epsilon)`.
+    `w <- w - rate sqrt(1 - beta_2**t) / (1 - beta_1**t) m / (sqrt(v) + epsilon)`. As AdamW (Loshchilov and Hutter,
+    2019) it first shrinks the coefs, not the intercepts, by the factor `1 - rate weight_decay`.
     """
 
     slots = ("first_moment", "second_moment")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._coefs = self._layout.coef_runs(self._parameters)
+        self._weight_decays = [s.weight_decay if s.solver == "adamw" else 0.0 for s in self._settings]
+        self._shrinkage: Tensor | None = None
         self._beta_1, self._beta_2 = self._hyper(lambda s: s.beta_1), self._hyper(lambda s: s.beta_2)
         self._rest_1, self._rest_2 = self._hyper(lambda s: 1 - s.beta_1), self._hyper(lambda s: 1 - s.beta_2)
         self._epsilon = self._hyper(lambda s: s.epsilon)
 
+    def set_rates(self, rates: Sequence[float]) -> None:
+        super().set_rates(rates)
+        if any(self._weight_decays):
+            factors = [1 - rate * decay for rate, decay in zip(rates, self._weight_decays, strict=True)]
+            self._shrinkage = self._parameters.new_tensor(factors).unsqueeze(1)
+
     def step(self) -> None:
+        if self._shrinkage is not None:
+            for coefs in self._coefs:
+                coefs.mul_(self._shrinkage)
+        self._move_along_moments()
+
+    def _move_along_moments(self) -> None:
+        """Take Adam's step proper."""
         self._steps = [t + 1 for t in self._steps]
         m, v, g, scratch = self._slot["first_moment"], self._slot["second_moment"], self._gradient, self._scratch
         m.mul_(self._beta_1).add_(torch.mul(g, self._rest_1, out=scratch))
@@ -130,7 +150,7 @@ class FusedAdam(Adam):
         moments = [[self._slot[name]] for name in self.slots]
         self._operands = ([self._gradient], *moments, [], [self._step_tensor])
 
-    def step(self) -> None:
+    def _move_along_moments(self) -> None:
         if isinstance(self._rate, Tensor):
             # The kernel knows one rate: with rate 1 from zero it leaves what the rates then multiply.
             self._move(self._scratch.zero_(), 1.0)
@@ -157,12 +177,102 @@ class FusedAdam(Adam):
         )
 
 
+class TorchOptimizer(Optimizer):
+    """Any of PyTorch's optimizers, handed the one flat parameter of one network."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        (settings,) = self._settings
+        assert isinstance(settings.solver, type)
+        parameter = nn.Parameter(self._parameters)
+        parameter.grad = self._gradient
+        self._optimizer = settings.solver(
+            [parameter], **{"lr": settings.learning_rate_init, **(settings.solver_kwargs or {})}
+        )
+        if self._states[0].get("of") == settings.solver.__name__:
+            earlier = _each_leaf(self._states[0]["torch"], torch.as_tensor, np.ndarray)
+            self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": earlier})
+
+    def set_rates(self, rates: Sequence[float]) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rates[0]
+
+    def step(self) -> None:
+        self._optimizer.step()
+
+    def state(self, i: int) -> dict[str, Any]:
+        of_parameter = self._optimizer.state_dict()["state"]
+        return {
+            "of": type(self._optimizer).__name__,
+            "torch": _each_leaf(of_parameter, lambda x: x.cpu().numpy().copy(), Tensor),
+        }
+
+
+def _each_leaf(tree: Any, convert: Callable[[Any], Any], kind: type) -> Any:
+    """Return nested dictionaries and lists with each leaf of `kind` converted."""
+    if isinstance(tree, dict):
+        return {key: _each_leaf(value, convert, kind) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_each_leaf(value, convert, kind) for value in tree]
+    return convert(tree) if isinstance(tree, kind) else tree
+
+
+def require_usable(solver: type[torch.optim.Optimizer], options: Mapping[str, Any], rate: float) -> None:
+    """Raise ValueError unless one can make such an optimizer and take a step without a closure."""
+    if not issubclass(solver, torch.optim.Optimizer):
+        raise ValueError(f"solver must be a name or a subclass of torch.optim.Optimizer, got {solver!r}")
+    if "lr" in options:
+        raise ValueError(f"solver_kwargs must not hold 'lr', which is learning_rate_init, got lr={options['lr']!r}")
+    closure = inspect.signature(solver.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(f"solver must step without a closure, got {solver.__name__}; 'lbfgs' is SciPy's L-BFGS-B")
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    try:
+        solver([parameter], **{"lr": rate, **options}).step()
+    except Exception as error:
+        raise ValueError(
+            f"solver and solver_kwargs must make an optimizer of one flat parameter, got {solver.__name__} with "
+            f"{dict(options)!r}: {error}"
+        ) from error
+
+
 def optimizer_class(
     settings: Sequence[Settings], states: Sequence[Mapping[str, Any]], has_fused_adam: bool
 ) -> type[Optimizer]:
     """Return the class that serves members with these settings and states."""
+    if isinstance(settings[0].solver, type):
+        return TorchOptimizer
     if settings[0].solver == "sgd":
         return SGD
     rules = {(s.beta_1, s.beta_2, s.epsilon) for s in settings}
     in_step = len({state.get("steps", 0) for state in states}) == 1
     return FusedAdam if has_fused_adam and len(rules) == 1 and in_step else Adam
+
+
+class GradientNorms:
+    """The norms of k members' gradients, and what keeps them within limits (Pascanu et al., ICML 2013)."""
+
+    def __init__(self, layout: Layout, gradient: Tensor, limits: Sequence[float | None]) -> None:
+        self._runs = layout.runs(gradient)
+        self._limits: Tensor | None = None
+        if any(limit is not None for limit in limits):
+            self._limits = gradient.new_tensor([np.inf if limit is None else limit for limit in limits])
+        self._before_clipping: Tensor | None = None
+
+    def clip(self) -> None:
+        """Scale the gradients of members whose norm is above their limit down to it."""
+        if self._limits is not None:
+            norms = self._before_clipping = self._measure()
+            factors = torch.where(norms > self._limits, self._limits / norms, 1.0).unsqueeze(1)
+            for run in self._runs:
+                run.mul_(factors)
+
+    def last(self) -> list[float]:
+        """Return each member's norm in the last step, before clipping."""
+        return (self._measure() if self._before_clipping is None else self._before_clipping).tolist()
+
+    def _measure(self) -> Tensor:
+        """Return the norms `(k,)`."""
+        first, *rest = [torch.linalg.vector_norm(run, 2, 1) for run in self._runs]
+        return torch.stack([first, *rest]).norm(dim=0) if rest else first

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._activations import Activation
+from ._autograd import ModuleForward, values_a_row
 from ._backprop import Forward
-from ._batches import as_tensor, make_pool, rows_within
+from ._batches import Rows, as_tensor, make_pool, rows_within
 from ._device import Precision, threads_for
-from ._products import products_for
+from ._products import Products, products_for
 from ._validation import cast_rows
 
 CHUNK_BYTES = 32 * 2**20  # of everything a chunk of rows needs on its way
@@ -24,41 +25,80 @@ def predict_rows(
     X: Any,
     coefs: Sequence[np.ndarray],
     intercepts: Sequence[np.ndarray],
-    activation: Activation,
+    activations: Sequence[Activation],
     precision: Precision,
     device: torch.device,
     finish: Callable[[Tensor], Tensor],
 ) -> np.ndarray:
-    """Return `finish(raw)` for all rows of X, `(n_samples, ...)`.
+    """Return `finish(raw)` for all rows of X, `(n_samples, ...)`, from the layers of a network.
 
     `finish` takes raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
     are lost, and returns rows first.
     """
     weights = [as_tensor(coef).to(device, precision.product).unsqueeze(0) for coef in coefs]
     biases = [as_tensor(intercept).to(device, precision.product).view(1, 1, -1) for intercept in intercepts]
-    n_samples = X.shape[0]
-    size = min(n_samples, rows_within(CHUNK_BYTES, _row_bytes(coefs, activation, precision)))
+    size = min(X.shape[0], rows_within(CHUNK_BYTES, _row_bytes(coefs, activations, precision)))
     work = size * max(coef.size for coef in coefs)
     products = products_for(precision.product, device, work)
-    forward, result, forward_rows = None, None, 0
+    forwards = _Latest(lambda n: Forward(weights, biases, n, activations, products, precision.master))
     with torch.inference_mode(), threads_for(work):
-        for start in range(0, n_samples, size):
-            chunk = cast_rows(X, start, start + size, precision.array)
-            n = chunk.shape[0]
-            if forward is None or n != forward_rows:
-                forward = None  # frees the buffers before others are made
-                forward, forward_rows = Forward(weights, biases, n, activation, products, precision.master), n
-            raw = forward(make_pool(chunk, device, products).slice(0, n))
-            part = finish(raw.cpu().double()).numpy()
-            if result is None:
-                result = np.empty((n_samples, *part.shape[1:]), part.dtype)
-            result[start : start + n] = part
+        return _by_chunks(X, size, precision, device, products, forwards, finish)
+
+
+def predict_rows_by_module(
+    X: Any, module: nn.Module, precision: Precision, device: torch.device, finish: Callable[[Tensor], Tensor]
+) -> np.ndarray:
+    """Return `finish(raw)` for all rows of X, as `predict_rows` does, from any module."""
+    module = module.to(device, precision.master).eval()
+    n_parameters = sum(parameter.numel() for parameter in module.parameters())
+    row_bytes = (2 * X.shape[1] + values_a_row(module)) * precision.master.itemsize
+    size = min(X.shape[0], rows_within(CHUNK_BYTES, row_bytes))
+    products = products_for(precision.master, device, 0)
+    forward = ModuleForward(module, torch.empty(0, dtype=precision.master, device=device), precision.product)
+    with torch.inference_mode(), threads_for(size * n_parameters):
+        return _by_chunks(X, size, precision, device, products, lambda _: forward, finish)
+
+
+def _by_chunks(
+    X: Any,
+    size: int,
+    precision: Precision,
+    device: torch.device,
+    products: Products,
+    forward_for: Callable[[int], Callable[[Rows], Tensor]],
+    finish: Callable[[Tensor], Tensor],
+) -> np.ndarray:
+    """Return `finish(raw)` for all rows, `size` at a time; `forward_for(n)` predicts `n` rows."""
+    result: np.ndarray | None = None
+    for start in range(0, X.shape[0], size):
+        chunk = cast_rows(X, start, start + size, precision.array)
+        n = chunk.shape[0]
+        raw = forward_for(n)(make_pool(chunk, device, products).slice(0, n))
+        part = finish(raw.cpu().double()).numpy()
+        if result is None:
+            result = np.empty((X.shape[0], *part.shape[1:]), part.dtype)
+        result[start : start + n] = part
     assert result is not None
     return result
 
 
-def _row_bytes(coefs: Sequence[np.ndarray], activation: Activation, precision: Precision) -> int:
+class _Latest:
+    """A function of a number of rows that keeps its last value, and lets go of it before it makes another."""
+
+    def __init__(self, make: Callable[[int], Forward]) -> None:
+        self._make, self._n = make, -1
+        self._value: Forward | None = None
+
+    def __call__(self, n: int) -> Forward:
+        if self._value is None or n != self._n:
+            self._value = None  # frees the buffers before others are made
+            self._value, self._n = self._make(n), n
+        return self._value
+
+
+def _row_bytes(coefs: Sequence[np.ndarray], activations: Sequence[Activation], precision: Precision) -> int:
     """Return what a row needs: its cast input, hidden values, and outputs."""
     n_features, n_outputs = coefs[0].shape[0], coefs[-1].shape[1]
-    hidden = sum(coef.shape[1] for coef in coefs[:-1]) * (2 if activation.keeps_input else 1)
+    copies = [2 if activation.keeps_input else 1 for activation in activations]
+    hidden = sum(coef.shape[1] * n for coef, n in zip(coefs[:-1], copies, strict=True))
     return (2 * n_features + hidden) * precision.master.itemsize + n_outputs * _OUTPUT_BYTES

@@ -1,26 +1,35 @@
 """Learning rates as functions of progress: what multiplies `learning_rate_init`, epoch by epoch.
 
-A schedule has two moments: the end of every epoch, and a plateau (no improvement for more than `n_iter_no_change`
-epochs), where it may lower the rate instead of letting the training stop.
+A schedule has three moments: its beginning, the end of every epoch, and a plateau (no improvement for more than
+`n_iter_no_change` epochs), where it may lower the rate instead of letting the training stop. Warming up multiplies any
+of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import cos, isfinite, pi
+from numbers import Real
 from typing import NamedTuple
 
 from ._task import Progress, Settings
 
-_SMALLEST_RATE = 1e-6  # below it "adaptive" stops
-_ADAPTIVE_STEP = 5.0
+_SMALLEST_RATE = 1e-6  # below it "adaptive" and "plateau" stop
+# As torch.optim.lr_scheduler.OneCycleLR has them.
+_RISE, _FIRST_FACTOR, _LAST_FACTOR = 0.3, 1 / 25, 1 / 250_000
 
 
 class Schedule(NamedTuple):
-    """`after_epoch` returns the next factor; `on_plateau` a lower one, or None to stop."""
+    """`factor` is the next epoch's, `on_plateau` a lower one, or None to stop.
 
-    after_epoch: Callable[[Progress, Settings], float]
-    on_plateau: Callable[[Progress, Settings], float | None]
+    `every_solver` unless SGD's alone; `has_end` if it plans for `max_iter` epochs, so that training is complete then.
+    """
+
+    factor: Callable[[Progress, Settings], float]
+    on_plateau: Callable[[Progress, Settings], float | None] = lambda progress, settings: None
+    every_solver: bool = True
+    has_end: bool = False
 
 
 def _same(progress: Progress, _settings: Settings) -> float:
@@ -29,34 +38,93 @@ def _same(progress: Progress, _settings: Settings) -> float:
 
 
 def _inverse_scaling(progress: Progress, settings: Settings) -> float:
-    """Return `1 / (t + 1)**power_t`, with `t` the training rows seen so far."""
-    return 1.0 / (progress.t + 1) ** settings.power_t
+    """Return `1 / (t + 1)**power_t`, with `t` the training rows seen so far; a new optimizer begins at 1."""
+    return 1.0 / (progress.t + 1) ** settings.power_t if progress.n_scheduled else 1.0
 
 
-def _stop(_progress: Progress, _settings: Settings) -> None:
-    """Give up at a plateau."""
+def _divide_by(divisor: float) -> Callable[[Progress, Settings], float | None]:
+    """Return what divides the rate, until it is too small to matter."""
+
+    def lower(progress: Progress, settings: Settings) -> float | None:
+        if settings.learning_rate_init * progress.rate_factor <= _SMALLEST_RATE:
+            return None
+        return progress.rate_factor / divisor
+
+    return lower
 
 
-def _fifth(progress: Progress, settings: Settings) -> float | None:
-    """Divide the rate by five, until it is too small to matter."""
-    if settings.learning_rate_init * progress.rate_factor <= _SMALLEST_RATE:
-        return None
-    return progress.rate_factor / _ADAPTIVE_STEP
+def _between(start: float, stop: float, share: float) -> float:
+    """Return the value at `share` of half a cosine wave from `start` to `stop`."""
+    return stop + (start - stop) * (1 + cos(pi * min(share, 1.0))) / 2
+
+
+def _share(progress: Progress, settings: Settings) -> float:
+    """Return how much of the epochs that follow warming up is over."""
+    n = settings.max_iter - settings.warmup_epochs
+    return max(0, progress.n_scheduled - settings.warmup_epochs) / max(1, n)
+
+
+def _cosine(progress: Progress, settings: Settings) -> float:
+    """Fall from 1 to 0 (Loshchilov and Hutter, "SGDR", 2017)."""
+    return _between(1.0, 0.0, _share(progress, settings))
+
+
+def _one_cycle(progress: Progress, settings: Settings) -> float:
+    """Rise to 1 and fall again (Smith and Topin, "Super-convergence", 2018)."""
+    share = _share(progress, settings)
+    if share < _RISE:
+        return _between(_FIRST_FACTOR, 1.0, share / _RISE)
+    return _between(1.0, _LAST_FACTOR, (share - _RISE) / (1 - _RISE))
+
+
+def _called(progress: Progress, settings: Settings) -> float:
+    """Ask the user's function of the epoch."""
+    assert callable(settings.learning_rate)
+    factor = settings.learning_rate(progress.n_scheduled)
+    if not isinstance(factor, Real) or not isfinite(factor) or factor < 0:
+        raise ValueError(
+            f"learning_rate must return a finite factor >= 0 for each epoch, got {factor!r} for {progress.n_scheduled}"
+        )
+    return float(factor)
 
 
 SCHEDULES = {
-    "constant": Schedule(_same, _stop),
-    "invscaling": Schedule(_inverse_scaling, _stop),
-    "adaptive": Schedule(_same, _fifth),
+    "constant": Schedule(_same, every_solver=False),
+    "invscaling": Schedule(_inverse_scaling, every_solver=False),
+    "adaptive": Schedule(_same, _divide_by(5.0), every_solver=False),
+    "cosine": Schedule(_cosine, has_end=True),
+    "one_cycle": Schedule(_one_cycle, has_end=True),
+    "plateau": Schedule(_same, _divide_by(10.0)),
 }
+_CALLED = Schedule(_called)
 
 
 def schedule_name(settings: Settings) -> str:
-    """Name the schedule in force: as in scikit-learn, Adam knows a constant rate alone."""
-    return settings.learning_rate if settings.solver == "sgd" else "constant"
+    """Name the schedule in force: scikit-learn's three serve SGD alone, as there."""
+    if not isinstance(settings.learning_rate, str):
+        return "callable"
+    serves = SCHEDULES[settings.learning_rate].every_solver or settings.solver == "sgd"
+    return settings.learning_rate if serves else "constant"
+
+
+def schedule_of(progress: Progress) -> Schedule:
+    """Return the schedule that a training follows."""
+    return SCHEDULES.get(progress.schedule, _CALLED)
 
 
 def take_up(progress: Progress, settings: Settings) -> Progress:
-    """Return progress to go on from; after another schedule than before, at the initial rate."""
+    """Return progress to go on from; after another schedule than before, at its beginning."""
     name = schedule_name(settings)
-    return progress if progress.schedule == name else replace(progress, schedule=name, rate_factor=1.0)
+    return progress if progress.schedule == name else replace(progress.fresh_rate(), schedule=name)
+
+
+def with_next_rate(progress: Progress, settings: Settings) -> Progress:
+    """Return progress with the rate of its next epoch."""
+    factor = schedule_of(progress).factor(progress, settings)
+    return progress if factor == progress.rate_factor else replace(progress, rate_factor=factor)
+
+
+def rate(progress: Progress, settings: Settings) -> float:
+    """Return the learning rate of the next epoch; while warming up, it grows by equal steps."""
+    warmth = min(1.0, (progress.n_scheduled + 1) / (settings.warmup_epochs + 1))
+    return settings.learning_rate_init * progress.rate_factor * warmth

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ._task import Progress, Settings
+from ._task import Epoch, Progress, Settings
 
 
-def observe(progress: Progress, settings: Settings, loss: float, score: float | None, n_rows: int) -> Progress:
-    """Return the progress after one more epoch over `n_rows` rows; `score` is None without early stopping.
+def observe(progress: Progress, settings: Settings, epoch: Epoch, n_rows: int) -> Progress:
+    """Return the progress after one more epoch over `n_rows` rows.
 
-    An epoch counts as an improvement unless it falls short of the best by `tol`. Not-a-number never falls short, as in
-    scikit-learn, and never becomes the best: `min` and `max` keep their first argument then.
+    With early stopping the validation score counts, else the loss. An epoch is an improvement unless it falls short of
+    the best by `tol`. Not-a-number never falls short, as in scikit-learn, and never becomes the best: `min` and `max`
+    keep their first argument then.
     """
-    best_loss, best_score, scores = progress.best_loss, progress.best_score, progress.validation_scores
-    if score is None:
-        falls_short = loss > best_loss - settings.tol
-        best_loss = min(best_loss, loss)
-    else:
+    best_loss, best_score, score = progress.best_loss, progress.best_score, epoch.validation_score
+    if settings.early_stopping and score is not None:
         falls_short = score < best_score + settings.tol
-        best_score, scores = max(best_score, score), (*scores, score)
+    else:
+        falls_short = epoch.loss > best_loss - settings.tol
+        best_loss = min(best_loss, epoch.loss)
     return replace(
         progress,
-        loss_curve=(*progress.loss_curve, loss),
-        validation_scores=scores,
         best_loss=best_loss,
-        best_score=best_score,
+        best_score=best_score if score is None else max(best_score, score),
         no_improvement=progress.no_improvement + 1 if falls_short else 0,
         t=progress.t + n_rows,
+        n_scheduled=progress.n_scheduled + 1,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,47 @@ def _is_indicator(y: Any) -> bool:
     return y.ndim == 2
 
 
+def class_weights(
+    class_weight: Any, codec: LabelCodec, target: np.ndarray, sample_weight: np.ndarray | None
+) -> list[np.ndarray]:
+    """Return the weight of each class, in the order of `codec.classes`; for labels, of their absence and presence.
+
+    One array for single labels, one for each column of an indicator. "balanced" weights are inverse to the classes'
+    share of the weight, as scikit-learn's are; a class without weight gets 0.
+    """
+    if codec.kind != "multilabel":
+        if isinstance(class_weight, list):
+            raise ValueError(f"class_weight must be a dict or 'balanced' for single labels, got {class_weight!r}")
+        return [_class_weight(class_weight, codec.classes, target[:, 0].astype(int), sample_weight)]
+    each = class_weight if isinstance(class_weight, list) else [class_weight] * target.shape[1]
+    if len(each) != target.shape[1]:
+        raise ValueError(f"class_weight must hold one dict for each of {target.shape[1]} labels, got {len(each)}")
+    columns = target.T.astype(int)
+    return [_class_weight(own, np.arange(2), y, sample_weight) for own, y in zip(each, columns, strict=True)]
+
+
+def _class_weight(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Return weights `(n_classes,)` for class indices `y`."""
+    if class_weight == "balanced":
+        counts = np.bincount(y, weight, minlength=len(classes)).astype(float)
+        return np.divide(counts.sum(), np.count_nonzero(counts) * counts, out=np.zeros_like(counts), where=counts > 0)
+    unknown = [label for label in class_weight if label not in classes]
+    if unknown and any(label not in class_weight for label in classes.tolist()):
+        # As scikit-learn has it: a search may leave classes out of a fold, a misspelling leaves one without a weight.
+        raise ValueError(f"class_weight must name classes in {classes} only, or all of them, got {unknown}")
+    weights = [class_weight.get(label, 1.0) for label in classes.tolist()]
+    if not all(isinstance(value, Real) and 0 <= float(value) < np.inf for value in weights):
+        raise ValueError(f"class_weight must be non-negative numbers, got {class_weight!r}")
+    return np.array(weights, dtype=float)
+
+
+def weigh_classes(weights: list[np.ndarray], target: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
+    """Return the rows' weights times those of their classes, `(n,)` float64; over several labels they multiply."""
+    columns = zip(weights, target.T.astype(int), strict=True)
+    product = np.prod([of_classes[y] for of_classes, y in columns], axis=0)
+    return product if sample_weight is None else product * sample_weight
+
+
 def read_classes(classes: Any) -> np.ndarray:
     """Return listed classes, sorted. Raises ValueError unless they are a non-empty flat list."""
     if np.ndim(classes) != 1 or len(classes) == 0:
@@ -127,7 +169,7 @@ def read_labels(y: Any) -> Any:
     return y
 
 
-def read_values(y: Any, dtype: np.dtype, loss: str) -> np.ndarray:
+def read_values(y: Any, dtype: np.dtype, loss: Any) -> np.ndarray:
     """Return regression targets `(n, n_outputs)` of `dtype`.
 
     Raises ValueError for what is not a number, too large for `dtype`, or outside the range of `loss`.
@@ -143,6 +185,8 @@ def read_values(y: Any, dtype: np.dtype, loss: str) -> np.ndarray:
         raise ValueError(f"y must be finite in {dtype}, got values up to {np.abs(y).max():g}")
     if loss == "poisson" and target.min() < 0:
         raise ValueError(f"y must be non-negative for loss='poisson', got {target.min():g}")
+    if loss == "gamma" and target.min() <= 0:
+        raise ValueError(f"y must be positive for loss='gamma', got {target.min():g}")
     return target
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ._activations import Activation
     from ._device import Precision
@@ -27,7 +28,10 @@ class Status(Enum):
     MAX_ITER = (
         "Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't converged yet."
     )
+    SCHEDULE_DONE = "Training ended with the schedule of its learning rate."
+    MAX_TIME = "Training ended with the epoch that passed max_time={max_time} seconds; it hasn't converged yet."
     INTERRUPTED = "Training interrupted by user."
+    STOPPED = "Training ended because a callback asked for it."
     DIVERGED = (
         "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
         "preprocessed, or learning_rate_init={learning_rate_init} is too large."
@@ -45,13 +49,18 @@ class Status(Enum):
 class Settings:
     """The estimator's parameters that training reads, under the names scikit-learn gives them."""
 
-    solver: str
+    solver: str | type[torch.optim.Optimizer]
+    solver_kwargs: Mapping[str, Any] | None
     alpha: float
+    weight_decay: float
     batch_size: int
-    learning_rate: str
+    learning_rate: str | Callable[[int], float]
     learning_rate_init: float
     power_t: float
+    warmup_epochs: int
+    max_grad_norm: float | None
     max_iter: int
+    max_time: float | None
     shuffle: bool
     tol: float
     verbose: bool | int
@@ -65,60 +74,167 @@ class Settings:
     max_fun: int
 
 
+class Epoch(NamedTuple):
+    """What is known of one epoch (or iteration of L-BFGS); NaN, or None for the score, where there is nothing to know.
+
+    `loss` is the mean over the epoch, penalty included; `validation_loss` is without it. `gradient_norm` is that of the
+    last step, before clipping.
+    """
+
+    loss: float
+    validation_loss: float = np.nan
+    validation_score: float | None = None
+    learning_rate: float = np.nan
+    gradient_norm: float = np.nan
+    seconds: float = np.nan
+
+    def lines(self, verbose: bool | int, n_iter: int, seconds: float) -> list[str]:
+        """Return what to print of the `n_iter`-th epoch, `seconds` after the beginning.
+
+        For `verbose=True` these are scikit-learn's lines; a number prints one line every so many epochs.
+        """
+        score = self.validation_score
+        if isinstance(verbose, bool | np.bool_):
+            loss = f"Iteration {n_iter}, loss = {self.loss:.8f}"
+            return [] if not verbose else [loss] if score is None else [loss, f"Validation score: {score:f}"]
+        if verbose == 0 or n_iter % verbose:
+            return []
+        scored = "" if score is None else f", validation score {score:.6f}"
+        rate = "" if np.isnan(self.learning_rate) else f", learning rate {self.learning_rate:.3g}"
+        return [f"Iteration {n_iter}: loss {self.loss:.6f}{scored}{rate}, {seconds:.2f} s"]
+
+
+class History(NamedTuple):
+    """The fields of `Epoch`, one value for each epoch."""
+
+    loss: tuple[float, ...] = ()
+    validation_loss: tuple[float, ...] = ()
+    validation_score: tuple[float | None, ...] = ()
+    learning_rate: tuple[float, ...] = ()
+    gradient_norm: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+    def extended(self, epochs: Sequence[Epoch]) -> History:
+        """Return the history with more epochs at its end."""
+        if not epochs:
+            return self
+        return History(*(column + more for column, more in zip(self, zip(*epochs, strict=True), strict=True)))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return one float array `(n_epochs,)` for each field, with NaN for None."""
+        return {name: np.array(column, dtype=np.float64) for name, column in self._asdict().items()}
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a training has seen so far; a warm start or `partial_fit` goes on from here.
 
-    `rate_factor` multiplies `learning_rate_init`, as `schedule` left it; `t` counts training rows seen.
+    `rate_factor` multiplies `learning_rate_init`, as `schedule` left it `n_scheduled` epochs after its beginning; `t`
+    counts training rows seen.
     """
 
-    loss_curve: tuple[float, ...] = ()
-    validation_scores: tuple[float, ...] = ()
+    history: History = field(default_factory=History)
     best_loss: float = np.inf
     best_score: float = -np.inf
     no_improvement: int = 0
     t: int = 0
     schedule: str = "constant"
+    n_scheduled: int = 0
     rate_factor: float = 1.0
 
+    @property
+    def validation_scores(self) -> list[float]:
+        """The score of each epoch that had validation data."""
+        return [score for score in self.history.validation_score if score is not None]
+
+    @property
+    def validation_losses(self) -> list[float]:
+        """The validation loss of each epoch that had validation data."""
+        pairs = zip(self.history.validation_loss, self.history.validation_score, strict=True)
+        return [loss for loss, score in pairs if score is not None]
+
     def fresh_rate(self) -> Progress:
-        """Return the same progress with the initial learning rate, as a new optimizer has it."""
-        return replace(self, rate_factor=1.0)
+        """Return the same progress at the beginning of the schedule, as a new optimizer has it."""
+        return replace(self, rate_factor=1.0, n_scheduled=0)
+
+    def fresh_score(self) -> Progress:
+        """Return the same progress without a best score, where the next ones are of another kind."""
+        return replace(self, best_score=-np.inf, no_improvement=0)
+
+
+class State(NamedTuple):
+    """A network's values at some point of its training, NumPy: packed parameters, and what else a module keeps."""
+
+    parameters: np.ndarray
+    buffers: Mapping[str, np.ndarray]
+
+
+class Watch(Protocol):
+    """Who is told of each epoch; a state is worked out only when it is asked for."""
+
+    def begin_epoch(self, state: Callable[[], State]) -> None:
+        """Take note that an epoch begins."""
+
+    def end_epoch(self, state: Callable[[], State]) -> bool:
+        """Take note that it has ended, and tell whether training should end with it."""
+
+
+class Table(NamedTuple):
+    """Some `rows` of a table, to train on or to validate on; arrays as in `FitTask`."""
+
+    X: Any
+    target: np.ndarray
+    sample_weight: np.ndarray | None
+    rows: np.ndarray
+
+
+class Validation(NamedTuple):
+    """Rows to validate on.
+
+    `score` maps a state to a number, more is better; without one the objective's own score counts, or minus its loss
+    if `by_loss`.
+    """
+
+    table: Table
+    score: Callable[[State], float] | None = None
+    by_loss: bool = False
 
 
 @dataclass(frozen=True)
 class FitTask:
     """One training to be done. Arrays are NumPy (or SciPy CSR for `X`), in the precision's array type.
 
-    `parameters` `(n_parameters,)` is the starting point, packed as all coefs, then all intercepts. `target` is
-    `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices. `train_rows` and `validation_rows` index the samples.
-    `say` takes each line of verbose output.
+    `parameters` `(n_parameters,)` is the starting point, packed as all coefs, then all intercepts. A `target` is
+    `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices; weights may be float64. `activations` and
+    `dropout` have an entry for each hidden layer. A network that has no closed form comes as `module`, on the device,
+    and is changed in training. `seed` is for what is random in a network. `say` takes each line of verbose output.
     """
 
-    X: Any
-    target: np.ndarray
-    sample_weight: np.ndarray | None
-    train_rows: np.ndarray
-    validation_rows: np.ndarray | None
+    table: Table
+    validation: Validation | None
     layer_sizes: tuple[int, ...]
-    activation: Activation
+    activations: tuple[Activation, ...]
+    dropout: tuple[float, ...]
     objective: Objective
     settings: Settings
     precision: Precision
     device: torch.device
     rng: np.random.RandomState
+    seed: int
     parameters: np.ndarray
+    module: nn.Module | None = None
     one_epoch: bool = False
     progress: Progress = Progress()
     optimizer_state: dict[str, Any] = field(default_factory=dict)
+    watch: Watch | None = None
     say: Callable[[str], object] = print
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a `FitTask`. `parameters` are packed like the task's; `optimizer_state` holds NumPy arrays."""
+    """What came of a `FitTask`. `state` is packed like the task's; `optimizer_state` holds NumPy arrays."""
 
-    parameters: np.ndarray
+    state: State
     status: Status
     message: str
     n_iter: int

@@ -6,38 +6,48 @@ differ.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any
+from functools import partial
+from numbers import Real
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._backprop import Backprop, Forward
+from ._autograd import Autograd
+from ._backprop import Backprop
 from ._batches import Batch, Epochs, copy_if_cast, make_pool, n_batches, rows_within
-from ._device import has_fused_adam, threads_for
+from ._device import Precision, has_fused_adam, threads_for
+from ._engine import backprop_of, buffers, computing, forward_of, layout_of, masks_of, products_of, row_values, work
 from ._network import Layout
-from ._optimizers import optimizer_class
-from ._products import products_for
-from ._schedules import SCHEDULES, take_up
+from ._objective import average
+from ._optimizers import GradientNorms, optimizer_class
+from ._schedules import rate, schedule_of, take_up, with_next_rate
 from ._stopping import observe, on_plateau
-from ._task import FitResult, FitTask, Progress, Status
+from ._task import Epoch, FitResult, FitTask, Progress, State, Status, Table
 
 _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
 
 
-def train(tasks: Sequence[FitTask]) -> list[FitResult]:
-    """Train all tasks side by side, each until its own end; members that have ended soon no longer cost anything."""
+def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
+    """Train all tasks side by side, each until its own end; members that have ended soon no longer cost anything.
+
+    What the code of a task's user raises for it (a callback, a scorer, a schedule) ends that task alone. A loss of a
+    user's serves the whole stack, and what it raises ends it.
+    """
     members = [Member(task) for task in tasks]
-    with torch.inference_mode(), threads_for(work(tasks[0]), len(tasks)):
-        data = _Data(tasks)
-        while running := [member for member in members if member.status is None]:
+    task = tasks[0]
+    with computing(task), threads_for(work(task, task.settings.batch_size), len(tasks)):
+        data = _Data(tasks, [task.table for task in tasks])
+        while running := [member for member in members if member.is_running]:
             _train_until_few_are_left(Stack(running, data))
-    return [member.result() for member in members]
+    return [member.outcome() for member in members]
 
 
 def _train_until_few_are_left(stack: Stack) -> None:
@@ -46,17 +56,19 @@ def _train_until_few_are_left(stack: Stack) -> None:
     enough = max(1.0, _WORTHWHILE * len(living))
     try:
         while len(living) >= enough:
-            stack.optimizer.set_rates([member.rate for member in stack.members])
+            start = perf_counter()
+            stack.begin_epoch()
             for batch in stack.draw_epoch():
                 stack.backprop(batch).value_and_gradient(batch)
+                stack.norms.clip()
                 stack.optimizer.step()
-            losses, scores = stack.epochs.mean_losses(), stack.validation_scores()
+            epochs = stack.epochs_seen(start)
             for i, member in living.items():
-                if member.end_epoch(losses[i], scores[i]):
-                    member.best_parameters = stack.layout.member(stack.parameters, i)
-                if not np.isfinite(losses[i]) and not stack.is_finite(i):
+                if member.is_running and member.end_epoch(epochs[i], partial(stack.snapshot, i)):
+                    member.best = stack.snapshot(i)
+                if not np.isfinite(epochs[i].loss) and not stack.is_finite(i):
                     member.status = Status.DIVERGED
-                if member.status is not None:
+                if not member.is_running:
                     stack.hand_back(i)
             living = stack.living()
     except KeyboardInterrupt:
@@ -67,24 +79,23 @@ def _train_until_few_are_left(stack: Stack) -> None:
 
 
 def stack_key(task: FitTask) -> Hashable:
-    """Return what tasks have to agree in to train as one stack."""
-    settings, n_train = task.settings, len(task.train_rows)
+    """Return what tasks have to agree in to train as one stack; modules and PyTorch's optimizers train alone."""
+    settings = task.settings
+    if task.module is not None or not isinstance(settings.solver, str):
+        return id(task)
     return (
         task.layer_sizes,
-        task.activation,
+        task.activations,
+        any(task.dropout),
         task.objective,
         settings.solver,
         settings.batch_size,
-        n_batches(n_train, settings.batch_size),
+        n_batches(len(task.table.rows), settings.batch_size),
         task.precision,
         task.device,
-        sp.issparse(task.X),
+        sp.issparse(task.table.X),
+        task.validation is not None and sp.issparse(task.validation.table.X),
     )
-
-
-def work(task: FitTask) -> int:
-    """Return the multiply-adds of a member's largest product in one step."""
-    return task.settings.batch_size * max(fan_in * fan_out for fan_in, fan_out in pairwise(task.layer_sizes))
 
 
 def member_bytes(task: FitTask) -> int:
@@ -94,82 +105,162 @@ def member_bytes(task: FitTask) -> int:
     return (batch + 6 * len(task.parameters)) * task.precision.master.itemsize
 
 
+class Snapshot(NamedTuple):
+    """A member's packed parameters and buffers."""
+
+    parameters: Tensor
+    buffers: dict[str, Tensor]
+
+    def state(self, precision: Precision) -> State:
+        """Return the same in NumPy."""
+        array = precision.array
+        return State(
+            self.parameters.cpu().numpy().astype(array, copy=False),
+            {
+                name: value.cpu().numpy().astype(array if value.is_floating_point() else None, copy=False)
+                for name, value in self.buffers.items()
+            },
+        )
+
+
 @dataclass
 class Member:
     """One task on its way to a result: the values that outlive a stack."""
 
     task: FitTask
-    parameters: Tensor = field(init=False)
-    best_parameters: Tensor = field(init=False)
+    current: Snapshot = field(init=False)
+    best: Snapshot = field(init=False)
     optimizer_state: dict[str, Any] = field(init=False)
     progress: Progress = field(init=False)
     order: np.ndarray = field(init=False)
-    n_iter: int = 0
+    epochs: list[Epoch] = field(default_factory=list)
     status: Status | None = None
+    error: Exception | None = None
+    started: float = field(default_factory=perf_counter)
 
     def __post_init__(self) -> None:
         task = self.task
         # A copy: the task keeps its starting point.
-        self.parameters = torch.tensor(task.parameters, dtype=task.precision.master, device=task.device)
-        self.best_parameters = self.parameters
+        parameters = torch.tensor(task.parameters, dtype=task.precision.master, device=task.device)
+        self.current = self.best = Snapshot(parameters, buffers(task))
         self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)
-        self.order = np.arange(len(task.train_rows))
+        self.order = np.arange(len(task.table.rows))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are epochs to come."""
+        return self.status is None and self.error is None
+
+    @property
+    def n_iter(self) -> int:
+        """How many epochs are over."""
+        return len(self.epochs)
+
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs are over, those of earlier trainings included."""
+        return len(self.progress.history.loss) + self.n_iter
 
     @property
     def rate(self) -> float:
         """The learning rate in force."""
-        return self.task.settings.learning_rate_init * self.progress.rate_factor
+        return rate(self.progress, self.task.settings)
+
+    def begin_epoch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Set the rate of the next epoch, and tell who watches, with the parameters of `snapshot`."""
+        if self.is_running:
+            with self._keeping_errors():
+                self.progress = with_next_rate(self.progress, self.task.settings)
+                if self.task.watch is not None:
+                    self.task.watch.begin_epoch(lambda: snapshot().state(self.task.precision))
 
     def next_order(self) -> np.ndarray:
         """Return the row order of the next epoch: scikit-learn's, which shuffles the last one further."""
-        if self.task.settings.shuffle and self.status is None:
+        if self.task.settings.shuffle and self.is_running:
             self.order = self.order[self.task.rng.permutation(len(self.order))]
         return self.order
 
-    def end_epoch(self, loss: float, score: float | None) -> bool:
+    def end_epoch(self, epoch: Epoch, snapshot: Callable[[], Snapshot]) -> bool:
         """Take note of an epoch, decide whether it was the last, and tell whether its score is the best so far."""
-        settings, best_before = self.task.settings, self.progress.best_score
-        self.n_iter += 1
-        self.progress = observe(self.progress, settings, loss, score, len(self.order))
-        self._say(f"Iteration {self.n_iter}, loss = {loss:.8f}")
-        if score is not None:
-            self._say(f"Validation score: {score:f}")
-        factor = SCHEDULES[self.progress.schedule].after_epoch(self.progress, settings)
-        if factor != self.progress.rate_factor:
-            self.progress = replace(self.progress, rate_factor=factor)
+        best_before = self.progress.best_score
+        with self._keeping_errors():
+            epoch = self._scored(epoch, snapshot)
+            self.epochs.append(epoch)
+            self.progress = observe(self.progress, self.task.settings, epoch, len(self.order))
+            for line in epoch.lines(self.task.settings.verbose, self.n_iter, perf_counter() - self.started):
+                self.task.say(line)
+            self._continue_or_stop()
+            if self._is_asked_to_stop(snapshot) and self.status is None:
+                self.status = Status.STOPPED
+        return self.progress.best_score > best_before
+
+    def outcome(self) -> FitResult | Exception:
+        """Return what came of the task; with early stopping, the parameters of the best score.
+
+        A single epoch is a step on a way whose end is not known here, and keeps what it came to.
+        """
+        if self.error is not None:
+            return self.error
+        assert self.status is not None
+        keeps_best = self.task.settings.early_stopping and self.task.validation is not None and not self.task.one_epoch
+        return FitResult(
+            state=(self.best if keeps_best else self.current).state(self.task.precision),
+            status=self.status,
+            message=self.status.message(self.task.settings),
+            n_iter=self.n_iter,
+            loss=self.epochs[-1].loss if self.epochs else np.nan,
+            progress=replace(self.progress, history=self.progress.history.extended(self.epochs)),
+            optimizer_state=self.optimizer_state,
+        )
+
+    @contextmanager
+    def _keeping_errors(self) -> Iterator[None]:
+        """Keep what the user's code raises as this member's error."""
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+
+    def _scored(self, epoch: Epoch, snapshot: Callable[[], Snapshot]) -> Epoch:
+        """Return the epoch with the score that stopping goes by, where that is not the objective's own."""
+        validation = self.task.validation
+        if validation is None or (validation.score is None and not validation.by_loss):
+            return epoch
+        if validation.score is None:
+            return epoch._replace(validation_score=-epoch.validation_loss)
+        score = validation.score(snapshot().state(self.task.precision))
+        if not isinstance(score, Real) or not np.isfinite(score):
+            raise ValueError(f"scoring must give a finite number, got {score!r} after epoch {self.n_iter + 1}")
+        return epoch._replace(validation_score=float(score))
+
+    def _continue_or_stop(self) -> None:
+        """Decide whether training ends, and why."""
+        settings = self.task.settings
         if on_plateau(self.progress, settings):
             self._leave_plateau()
         if self.task.one_epoch:
             self.status = Status.EPOCH_DONE
         elif self.status is None and self.n_iter == settings.max_iter:
-            self.status = Status.MAX_ITER
-        return self.progress.best_score > best_before
+            self.status = Status.SCHEDULE_DONE if schedule_of(self.progress).has_end else Status.MAX_ITER
+        elif self.status is None and settings.max_time is not None:
+            self.status = Status.MAX_TIME if perf_counter() - self.started > settings.max_time else None
 
-    def result(self) -> FitResult:
-        """Return what came of the task; with early stopping, the parameters of the best score."""
-        best = self.best_parameters if self.task.settings.early_stopping else self.parameters
-        assert self.status is not None
-        return FitResult(
-            parameters=best.cpu().numpy().astype(self.task.precision.array, copy=False),
-            status=self.status,
-            message=self.status.message(self.task.settings),
-            n_iter=self.n_iter,
-            loss=self.progress.loss_curve[-1] if self.progress.loss_curve else np.nan,
-            progress=self.progress,
-            optimizer_state=self.optimizer_state,
-        )
+    def _is_asked_to_stop(self, snapshot: Callable[[], Snapshot]) -> bool:
+        """Tell the watch of the epoch's end; it may ask to stop."""
+        watch = self.task.watch
+        return watch is not None and watch.end_epoch(lambda: snapshot().state(self.task.precision))
 
     def _leave_plateau(self) -> None:
         """Lower the rate and go on, or stop, as the schedule has it."""
         settings = self.task.settings
         status = Status.NO_BETTER_SCORE if settings.early_stopping else Status.CONVERGED
-        factor = SCHEDULES[self.progress.schedule].on_plateau(self.progress, settings)
+        factor = schedule_of(self.progress).on_plateau(self.progress, settings)
         if factor is not None:
             self.progress = replace(self.progress, rate_factor=factor, no_improvement=0)
             self._say(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
             return
-        too_small = "Learning rate too small. " if self.progress.schedule == "adaptive" else ""
-        self._say(f"{status.message(settings)} {too_small}Stopping.")
+        gave_up = self.progress.schedule in ("adaptive", "plateau")
+        self._say(f"{status.message(settings)} {'Learning rate too small. ' if gave_up else ''}Stopping.")
         self.status = status
 
     def _say(self, line: str) -> None:
@@ -185,92 +276,124 @@ class Stack:
         self.members = members
         tasks = [member.task for member in members]
         task, products = tasks[0], data.products
-        self.layout = Layout(task.layer_sizes, len(members))
-        self.parameters = self.layout.join([member.parameters for member in members])
+        self.layout = layout_of(task, len(members))
+        self.parameters = self.layout.join([member.current.parameters for member in members])
         gradient = torch.zeros_like(self.parameters)
         settings, states = [task.settings for task in tasks], [member.optimizer_state for member in members]
         make_optimizer = optimizer_class(settings, states, has_fused_adam(task.device))
         self.optimizer = make_optimizer(self.layout, self.parameters, gradient, settings, states)
-        train_rows = [task.train_rows for task in tasks]
+        self.norms = GradientNorms(self.layout, gradient, [s.max_grad_norm for s in settings])
+        tables = [task.table for task in tasks]
         self.epochs = Epochs(
             data.pool,
-            data.rows(tasks, train_rows),
-            data.target(tasks, train_rows),
-            data.weight(tasks, train_rows),
+            data.rows(tables),
+            data.target(tables),
+            data.weight(tables),
             task.settings.batch_size,
             self.parameters.new_tensor([[s.alpha] for s in settings]),
             self.layout.n_coef_runs,
+            masks_of(tasks, products),
         )
         self._backprops = {
-            n: Backprop(self.layout, self.parameters, gradient, n, task.activation, task.objective, products)
-            for n in self.epochs.batch_sizes
+            n: backprop_of(task, self.layout, self.parameters, gradient, n, products) for n in self.epochs.batch_sizes
         }
-        stops_early = any(task.validation_rows is not None for task in tasks)
-        self._validation = _Validation(self.layout, self.parameters, data, tasks) if stops_early else None
+        validates = any(task.validation is not None for task in tasks)
+        self._validation = (
+            _Scoring(self.layout, self.parameters, data.for_validation(tasks), tasks) if validates else None
+        )
 
     def living(self) -> dict[int, Member]:
         """Return the members still in training, by their place in the stack."""
-        return {i: member for i, member in enumerate(self.members) if member.status is None}
+        return {i: member for i, member in enumerate(self.members) if member.is_running}
+
+    def begin_epoch(self) -> None:
+        """Set the members' rates, and tell who watches them."""
+        for i, member in enumerate(self.members):
+            member.begin_epoch(partial(self.snapshot, i))
+        self.optimizer.set_rates([member.rate for member in self.members])
 
     def draw_epoch(self) -> Iterator[Batch]:
         """Yield the batches of the members' next epoch."""
-        return self.epochs.draw([member.next_order() for member in self.members])
+        n_before = [member.n_epochs for member in self.members]
+        return self.epochs.draw([member.next_order() for member in self.members], n_before)
 
-    def backprop(self, batch: Batch) -> Backprop:
+    def backprop(self, batch: Batch) -> Backprop | Autograd:
         """Return the value-and-gradient of the batch's size."""
         return self._backprops[batch.losses.shape[1]]
 
-    def validation_scores(self) -> list[float | None]:
-        """Score each member on its validation rows; None without early stopping."""
-        return [None] * len(self.members) if self._validation is None else self._validation.scores()
+    def epochs_seen(self, start: float) -> list[Epoch]:
+        """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""
+        unscored: list[tuple[float, float | None]] = [(np.nan, None)] * len(self.members)
+        validations = unscored if self._validation is None else self._validation.losses_and_scores()
+        losses, norms = self.epochs.mean_losses(), self.norms.last()
+        seconds = (perf_counter() - start) / max(1, len(self.living()))
+        return [
+            Epoch(loss, *validation, member.rate, norm, seconds)
+            for loss, validation, member, norm in zip(losses, validations, self.members, norms, strict=True)
+        ]
 
     def is_finite(self, i: int) -> bool:
         """Tell whether all parameters of member `i` are finite."""
         return bool(self.layout.member(self.parameters, i).isfinite().all())
 
+    def snapshot(self, i: int) -> Snapshot:
+        """Return a copy of member `i`'s parameters and buffers."""
+        return Snapshot(self.layout.member(self.parameters, i), buffers(self.members[i].task))
+
     def hand_back(self, i: int) -> None:
         """Write the parameters and the optimizer state back to member `i`."""
-        self.members[i].parameters = self.layout.member(self.parameters, i)
+        self.members[i].current = self.snapshot(i)
         self.members[i].optimizer_state = self.optimizer.state(i)
+
+
+def _validation_table(task: FitTask, tasks: Sequence[FitTask]) -> Table:
+    """Return a task's validation rows; if it has none, none of another task's."""
+    if task.validation is not None:
+        return task.validation.table
+    return next(other.validation.table for other in tasks if other.validation)._replace(rows=np.arange(0))
 
 
 class _Data:
     """The samples of the tasks: distinct inputs once in a pool, and any members' targets and weights."""
 
-    def __init__(self, tasks: Sequence[FitTask]) -> None:
+    def __init__(self, tasks: Sequence[FitTask], tables: Sequence[Table]) -> None:
         task = tasks[0]
         self._device, self._master = task.device, task.precision.master
-        self.products = products_for(task.precision.product, task.device, work(task))
-        distinct = {id(task.X): task.X for task in tasks}
+        self.products = products_of(task, task.settings.batch_size)
+        distinct = {id(table.X): table.X for table in tables}
         starts = np.cumsum([0, *(X.shape[0] for X in distinct.values())])
         self._offsets = dict(zip(distinct, starts, strict=False))
         self.pool = make_pool(_concatenate(list(distinct.values())), task.device, self.products)
 
-    def rows(self, tasks: Sequence[FitTask], rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return where in the pool each task's `rows` lie, `(n_i,)` each."""
-        return [own + self._offsets[id(task.X)] for task, own in zip(tasks, rows, strict=True)]
+    def for_validation(self, tasks: Sequence[FitTask]) -> _Data:
+        """Return the samples that the tasks validate on: these, if they were held out of them."""
+        tables = [task.validation.table for task in tasks if task.validation is not None]
+        return self if all(id(table.X) in self._offsets for table in tables) else _Data(tasks, tables)
 
-    def target(self, tasks: Sequence[FitTask], rows: Sequence[np.ndarray]) -> Tensor:
-        """Return the targets of each task's `rows`, one after another, `(sum of n_i, n_outputs)`."""
-        return self._join([task.target[own] for task, own in zip(tasks, rows, strict=True)])
+    def rows(self, tables: Sequence[Table]) -> list[np.ndarray]:
+        """Return where in the pool the rows of each table lie, `(n_i,)` each."""
+        return [table.rows + self._offsets[id(table.X)] for table in tables]
 
-    def weight(self, tasks: Sequence[FitTask], rows: Sequence[np.ndarray]) -> Tensor | None:
-        """Return the weights of each task's `rows`, `(sum of n_i,)`, or None if no task has any."""
-        if all(task.sample_weight is None for task in tasks):
+    def target(self, tables: Sequence[Table]) -> Tensor:
+        """Return the targets of the rows of all tables, one after another, `(sum of n_i, n_outputs)`."""
+        return self._join([table.target[table.rows] for table in tables])
+
+    def weight(self, tables: Sequence[Table]) -> Tensor | None:
+        """Return the weights of the rows, `(sum of n_i,)`, or None if no table has any."""
+        if all(table.sample_weight is None for table in tables):
             return None
-        return self._join([_weight_of(task, own) for task, own in zip(tasks, rows, strict=True)])
+        return self._join([self._weight_of(table) for table in tables])
+
+    def _weight_of(self, table: Table) -> np.ndarray:
+        """Return the weights of a table's rows, one each if it has none."""
+        if table.sample_weight is None:
+            return np.ones(len(table.rows), np.float32)
+        return table.sample_weight[table.rows]
 
     def _join(self, arrays: Sequence[np.ndarray]) -> Tensor:
         """Return one tensor on the device; values in the master number type, class indices as they are."""
         joined = torch.from_numpy(np.concatenate(arrays))
         return joined.to(self._device, self._master if joined.is_floating_point() else None)
-
-
-def _weight_of(task: FitTask, rows: np.ndarray) -> np.ndarray:
-    """Return the weights of a task's rows, one each if it has none."""
-    if task.sample_weight is None:
-        return np.ones(len(rows), task.parameters.dtype)
-    return task.sample_weight[rows]
 
 
 def _concatenate(inputs: Sequence[Any]) -> Any:
@@ -280,7 +403,7 @@ def _concatenate(inputs: Sequence[Any]) -> Any:
     return sp.vstack(inputs, format="csr") if sp.issparse(inputs[0]) else np.concatenate(inputs)
 
 
-class _Validation:
+class _Scoring:
     """Scores k members on their validation rows, a bounded number of rows at a time.
 
     Members with fewer rows than others are padded with weight 0; those without any have no score.
@@ -289,34 +412,39 @@ class _Validation:
     def __init__(self, layout: Layout, parameters: Tensor, data: _Data, tasks: Sequence[FitTask]) -> None:
         task = tasks[0]
         self._objective = task.objective
-        self._is_scored = [task.validation_rows is not None for task in tasks]
-        own = [np.arange(0) if task.validation_rows is None else task.validation_rows for task in tasks]
-        n = max(len(rows) for rows in own)
-        rows = [np.concatenate([rows, np.zeros(n - len(rows), np.int64)]) for rows in own]
+        own = [_validation_table(task, tasks) for task in tasks]
+        self._is_scored = [len(table.rows) > 0 for table in own]
+        n = max(len(table.rows) for table in own)
+        tables = [t._replace(rows=np.concatenate([t.rows, np.zeros(n - len(t.rows), np.int64)])) for t in own]
+        self._target = data.target(tables).view(layout.k, n, -1).mT
         # Scores are summed in float64, which not every device has.
-        self._target = data.target(tasks, rows).view(layout.k, n, -1).mT.cpu()
-        self._weight = _padded_weight(data.weight(tasks, rows), [len(rows) for rows in own], n)
-        index = torch.from_numpy(np.stack(data.rows(tasks, rows))).to(task.device)
-        size = rows_within(_VALIDATION_BYTES, layout.k * sum(task.layer_sizes) * parameters.itemsize)
+        self._target_of_scores = self._target.cpu()
+        self._weight = _padded_weight(data.weight(tables), [len(table.rows) for table in own], n)
+        index = torch.from_numpy(np.stack(data.rows(tables))).to(task.device)
+        size = rows_within(_VALIDATION_BYTES, layout.k * row_values(task) * parameters.itemsize)
         chunks = index.split(size, dim=1)
         self._index = [chunk.unsqueeze(0) for chunk in chunks]
         self._sizes = [chunk.shape[1] for chunk in chunks]
-        self._raw = torch.empty(layout.k, layout.shapes[-1][1], n, dtype=parameters.dtype)
+        self._raw = parameters.new_empty(layout.k, task.layer_sizes[-1], n)
+        self._losses, self._slope = self._raw.new_empty(layout.k, n), torch.empty_like(self._raw)
         self._parameters, self._working = parameters, parameters.to(data.products.dtype)
-        coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
-        self._forward = {
-            n: Forward(coefs, intercepts, n, task.activation, data.products, parameters.dtype) for n in set(self._sizes)
-        }
+        self._forward = {n: forward_of(task, layout, self._working, n, data.products) for n in set(self._sizes)}
         self._gather = {n: data.pool.gatherer(layout.k, n, 1) for n in set(self._sizes)}
 
-    def scores(self) -> list[float | None]:
-        """Return each member's score, `(k,)`."""
+    def losses_and_scores(self) -> list[tuple[float, float | None]]:
+        """Return each member's mean loss, without the penalty, and score; NaN and None without validation rows."""
         copy_if_cast(self._parameters, self._working)
         for index, raw in zip(self._index, self._raw.split(self._sizes, dim=-1), strict=True):
             (inputs,) = self._gather[raw.shape[-1]](index)
             raw.copy_(self._forward[raw.shape[-1]](inputs))
-        scores = self._objective.score(self._raw, self._target, self._weight).tolist()
-        return [score if is_scored else None for score, is_scored in zip(scores, self._is_scored, strict=True)]
+        scores = self._objective.score(self._raw.cpu(), self._target_of_scores, self._weight).tolist()
+        # Last, because it overwrites the raw predictions.
+        self._objective.loss_and_gradient(self._raw, self._target, self._losses, self._slope)
+        losses = average(self._losses.cpu(), self._weight).tolist()
+        return [
+            (loss, score) if is_scored else (np.nan, None)
+            for loss, score, is_scored in zip(losses, scores, self._is_scored, strict=True)
+        ]
 
 
 def _padded_weight(weight: Tensor | None, sizes: Sequence[int], n: int) -> Tensor | None:

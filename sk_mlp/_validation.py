@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -56,6 +57,21 @@ def training_data(
         if not sample_weight.any():
             raise ValueError(f"sample_weight must not underflow {dtype}, got at most {checked.max():g}")
     return sp.csr_array(X) if sp.issparse(X) else X, y, sample_weight
+
+
+def require_pair(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
+    """Raise ValueError unless validation rows come with their targets."""
+    if (X_val is None) != (y_val is None):
+        given, lacking = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+        raise ValueError(f"X_val and y_val must be passed together, got {given} without {lacking}")
+    if X_val is None and sample_weight_val is not None:
+        raise ValueError("sample_weight_val must come with X_val and y_val, got it alone")
+
+
+def accepts_sample_weight(scorer: Callable[..., Any]) -> bool:
+    """Tell whether a scorer takes weights: scikit-learn's know, of other callables the signature tells."""
+    knows = getattr(scorer, "_accept_sample_weight", None)
+    return bool(knows()) if knows else "sample_weight" in inspect.signature(scorer).parameters
 
 
 def prediction_data(estimator: BaseEstimator, X: Any) -> Any:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable
+from functools import partial
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from torch import Tensor
+from torch import Tensor, nn
 
-from ._estimator import BaseMLPTorch, Call, has_partial_fit
-from ._objective import BinaryCrossEntropy, Classification, CrossEntropy, MultilabelCrossEntropy, OneClass
-from ._targets import LabelCodec, read_classes, read_labels
+from ._estimator import BaseMLPTorch, Call, Sample, has_partial_fit
+from ._objective import (
+    BinaryCrossEntropy,
+    Classification,
+    CrossEntropy,
+    CustomLoss,
+    MultilabelCrossEntropy,
+    Objective,
+    OneClass,
+)
+from ._targets import LabelCodec, class_weights, read_classes, read_labels, weigh_classes
 
 
 class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
@@ -23,33 +35,40 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     Minimises the cross-entropy of logits. Two classes get one sigmoid output, several classes a softmax, and an
     indicator matrix `y` (multilabel) one sigmoid per label. Parameters, attributes and defaults are those of
     `sklearn.neural_network.MLPClassifier
-    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPClassifier.html>`_; `device` and
-    `dtype` come on top.
+    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPClassifier.html>`_; those from
+    `device` on come on top.
 
     Parameters
     ----------
     hidden_layer_sizes : int or array-like of int, default=(100,)
         Units of each hidden layer. An empty sequence gives logistic regression.
     activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish', \
-            'softplus', 'sigmoid'}, default='relu'
-        Activation of the hidden layers, as in `torch.nn` with its default arguments ('sigmoid' is 'logistic').
-    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
-        'adam' and 'sgd' train in mini-batches; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64
-        whatever `dtype` is, and suits small data.
+            'softplus', 'sigmoid'}, sequence or callable, default='relu'
+        Activation of the hidden layers, as in `torch.nn` with its default arguments ('sigmoid' is 'logistic'). Also a
+        sequence of one for each hidden layer, and in place of a name an `nn.Module` class or a function without
+        arguments that makes one.
+    solver : {'adam', 'adamw', 'sgd', 'lbfgs'} or torch.optim.Optimizer class, default='adam'
+        'adam', 'adamw' and 'sgd' train in mini-batches, and so does any class of `torch.optim`, which is handed all
+        parameters as one flat tensor; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64 whatever `dtype`
+        is, and suits small data.
     alpha : float, default=0.0001
         Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum.
         Intercepts are free.
     batch_size : int or 'auto', default='auto'
         Rows of a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
-    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        Schedule for 'sgd'. 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch;
-        'adaptive' divides the rate by 5 at each plateau, until it is at most 1e-6.
+    learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle', 'plateau'} or callable, \
+            default='constant'
+        Schedule. For 'sgd' alone: 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch;
+        'adaptive' divides the rate by 5 at each plateau, until it is at most 1e-6. For every solver but 'lbfgs':
+        'cosine' falls to zero over `max_iter` epochs; 'one_cycle' rises from a 25th of the initial rate to all of it
+        over 30 % of `max_iter` epochs and falls to nothing; 'plateau' divides the rate by 10 at each plateau, until it
+        is at most 1e-6; a callable maps the epoch (from 0) to a factor of the initial rate.
     learning_rate_init : float, default=0.001
-        Initial learning rate of 'adam' and 'sgd'.
+        Initial learning rate of all solvers but 'lbfgs'.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int, default=200
-        Most epochs ('adam', 'sgd') or iterations ('lbfgs').
+        Most epochs, or iterations of 'lbfgs'.
     shuffle : bool, default=True
         Whether to shuffle the rows before each epoch.
     random_state : int, RandomState instance or None, default=None
@@ -59,7 +78,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient
         tolerance.
     verbose : bool or int, default=False
-        Whether to print the loss of each epoch.
+        Whether to print the loss of each epoch. A number n prints every n epochs: loss, validation score, learning
+        rate and seconds.
     warm_start : bool, default=False
         Whether `fit` goes on from the last solution, with a new optimizer.
     momentum : float, default=0.9
@@ -67,14 +87,14 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     nesterovs_momentum : bool, default=True
         Whether 'sgd' uses Nesterov's momentum.
     early_stopping : bool, default=False
-        Whether to hold out rows, score them after each epoch (by accuracy), stop when the score
+        Whether to hold out rows, score them after each epoch (by `scoring`), stop when the score
         stops improving, and keep the best weights. Without it, training stops when the loss stops improving.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for `early_stopping`.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay rates of Adam's moment estimates, in [0, 1).
+        Decay rates of the moment estimates of 'adam' and 'adamw', in [0, 1).
     epsilon : float, default=1e-8
-        Adam's guard against division by zero.
+        Their guard against division by zero.
     n_iter_no_change : int or inf, default=10
         Training stops after more than this many epochs in a row without improvement.
     max_fun : int, default=15000
@@ -86,6 +106,43 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Number type of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn to rounding;
         'bfloat16' keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with
         such instructions and slower on others.
+    dropout : float or array-like of float, default=0.0
+        Share of each hidden layer's outputs that is dropped in a training step, in [0, 1); one for all layers or one
+        each. What is kept is divided by its share (inverted dropout). Masks follow from `random_state`, the epoch and
+        the row, so that a weight of 2 is still the row twice.
+    normalization : {None, 'layer', 'batch'}, default=None
+        Normalization of each hidden layer before its activation: `torch.nn.LayerNorm`, or batch normalization with
+        running statistics for predictions. Not with 'lbfgs'.
+    init : {'glorot_uniform', 'he_normal', 'he_uniform', 'lecun_normal', 'torch'}, default='glorot_uniform'
+        Initial weights: scikit-learn's (Glorot), He's (for 'relu'), LeCun's (for 'selu'), or those of
+        `torch.nn.Linear`. He's and LeCun's start with intercepts of zero.
+    module : callable, default=None
+        `module(n_features, n_outputs)` returns a `torch.nn.Module` that maps rows to raw predictions, in place of the
+        network that the parameters above describe. The L2 penalty counts its parameters of two or more dimensions.
+        To be pickled, it has to be a function of a module or a class.
+    class_weight : dict, list of dict, 'balanced' or None, default=None
+        Weights of the classes, which multiply `sample_weight`. 'balanced' weighs a class by the inverse of its share.
+        For labels a dict weighs absence (0) and presence (1) of each label, a list has a dict for each; over a row's
+        labels the weights multiply.
+    label_smoothing : float, default=0.0
+        Share of each row's target that is spread over all classes, in [0, 1).
+    loss : {'log_loss'} or callable, default='log_loss'
+        The cross-entropy, or `loss(raw_prediction, target)` of tensors, which returns one loss a row, `(n,)`, and is
+        differentiated by autograd. `raw_prediction` is `(n, n_outputs)`; `target` holds class indices `(n,)`, or zeros
+        and ones `(n, n_outputs)` for two classes and for labels.
+    weight_decay : float, default=0.01
+        Decoupled decay of 'adamw': a step multiplies the coefs by `1 - rate * weight_decay`. `alpha` counts besides.
+    solver_kwargs : dict, default=None
+        Arguments of `solver` where it is a class of `torch.optim`; the learning rate is `learning_rate_init`.
+    warmup_epochs : int, default=0
+        Epochs in which the learning rate rises in equal steps to what `learning_rate` has for them.
+    max_grad_norm : float, default=None
+        Largest Euclidean norm of a step's gradient, penalty included; longer ones are scaled down.
+    scoring : str, callable or None, default=None
+        What early stopping goes by: None is accuracy, 'loss' minus the validation loss, else a scorer's name or a
+        callable `scorer(estimator, X, y)`. Recorded in `validation_scores_`.
+    max_time : float, default=None
+        Seconds after which training ends, with the epoch that passes them and a warning.
 
     Attributes
     ----------
@@ -102,9 +159,14 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     loss_curve_ : list of float
         Loss of each epoch (of each iteration with 'lbfgs').
     validation_scores_ : list of float or None
-        Score of each epoch on the held-out rows; None without `early_stopping`.
+        Score of each epoch on the validation rows; None without any.
+    validation_loss_curve_ : list of float or None
+        Loss of each epoch on the validation rows, without the penalty; None without any.
+    history_ : dict of ndarray of shape (n_epochs,)
+        'loss', 'validation_loss', 'validation_score', 'learning_rate', 'gradient_norm' (of the epoch's last step,
+        before clipping) and 'seconds' of each epoch; NaN where there is nothing to tell. `pandas.DataFrame` takes it.
     best_validation_score_ : float or None
-        The largest of them.
+        The largest of `validation_scores_`.
     n_iter_ : int
         Epochs or iterations run.
     t_ : int
@@ -117,6 +179,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         'logistic' or 'softmax'.
     module_ : torch.nn.Sequential
         The network, live, on the CPU, giving raw predictions. Shares memory with `coefs_`.
+    module_state_ : dict of ndarray
+        What the network's `state_dict` holds besides `coefs_` and `intercepts_`; only of networks with normalization,
+        with activations of yours, or with `module` (which have no `coefs_`, `intercepts_` and `n_layers_`).
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -150,15 +215,22 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     classes_: np.ndarray
     _codec: LabelCodec
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseMLPTorch._parameter_constraints,
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "loss": [StrOptions({"log_loss"}), callable],
+    }
+
     def __init__(
         self,
         hidden_layer_sizes: int | ArrayLike = (100,),
-        activation: str = "relu",
+        activation: str | ArrayLike | Callable[[], nn.Module] = "relu",
         *,
-        solver: str = "adam",
+        solver: str | type[torch.optim.Optimizer] = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: str | Callable[[int], float] = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -178,6 +250,19 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         max_fun: int = 15000,
         device: str = "auto",
         dtype: str = "float32",
+        dropout: float | ArrayLike = 0.0,
+        normalization: str | None = None,
+        init: str = "glorot_uniform",
+        module: Callable[[int, int], nn.Module] | None = None,
+        class_weight: dict[Any, float] | list[dict[int, float]] | str | None = None,
+        label_smoothing: float = 0.0,
+        loss: str | Callable[[Tensor, Tensor], Tensor] = "log_loss",
+        weight_decay: float = 0.01,
+        solver_kwargs: dict[str, Any] | None = None,
+        warmup_epochs: int = 0,
+        max_grad_norm: float | None = None,
+        scoring: str | Callable[..., float] | None = None,
+        max_time: float | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -204,10 +289,33 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         self.max_fun = max_fun
         self.device = device
         self.dtype = dtype
+        self.dropout = dropout
+        self.normalization = normalization
+        self.init = init
+        self.module = module
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.loss = loss
+        self.weight_decay = weight_decay
+        self.solver_kwargs = solver_kwargs
+        self.warmup_epochs = warmup_epochs
+        self.max_grad_norm = max_grad_norm
+        self.scoring = scoring
+        self.max_time = max_time
 
     @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: ArrayLike | None = None) -> Self:
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Train for one epoch over X and y, going on from the last call.
 
         Optimizer state is kept between calls.
@@ -222,6 +330,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             Non-negative weights, not all zero.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come. Required in the first call, unless y is an indicator matrix.
+        X_val, y_val, sample_weight_val : default=None
+            Rows to validate on, as in `fit`.
 
         Returns
         -------
@@ -236,8 +346,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             As `fit`; if `classes` is missing in the first call or differs in a later one; with `early_stopping`.
         """
         listed = None if classes is None else read_classes(classes)
-        call = Call(goes_on=hasattr(self, "coefs_"), one_epoch=True, classes=listed)
-        return self._fit(X, y, sample_weight, call)
+        call = Call(goes_on=self._is_fitted(), one_epoch=True, classes=listed)
+        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
 
     def predict(self, X: Any) -> Any:
         """Predict labels.
@@ -252,7 +362,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels; an indicator matrix in the multilabel case, sparse if y was in `fit`.
         """
-        choice = self._predict_rows(X, lambda raw: self._objective().choose(raw)[0].T)
+        choice = self._predict_rows(X, lambda raw: self._link().choose(raw)[0].T)
         return self._codec.decode(choice)
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -270,7 +380,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             they are squeezed towards exp(-700), in the order of the logits. Probabilities of labels also stay
             below 1 in that order, within 2.1e-9 of the sigmoid.
         """
-        return self._predict_rows(X, lambda raw: self._objective().inverse_link(self._per_class(raw))[0].T)
+        return self._predict_rows(X, lambda raw: self._link().inverse_link(self._per_class(raw))[0].T)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Predict log-probabilities, computed from logits: finite wherever the weights are.
@@ -285,7 +395,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         log_proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
             Exact log-probabilities: the logarithm of `predict_proba` where that is above exp(-350).
         """
-        return self._predict_rows(X, lambda raw: self._objective().log_proba(self._per_class(raw))[0].T)
+        return self._predict_rows(X, lambda raw: self._link().log_proba(self._per_class(raw))[0].T)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return logits, the raw predictions of the network.
@@ -317,10 +427,39 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         self._codec, self.classes_, self.n_outputs_ = codec, codec.classes, codec.n_outputs
         return codec.encode(labels, self._precision.array)
 
-    def _objective(self) -> Classification:
-        if self._codec.kind == "binary":
-            return OneClass() if len(self.classes_) == 1 else BinaryCrossEntropy()
-        return CrossEntropy() if self._codec.kind == "multiclass" else MultilabelCrossEntropy()
+    def _encode(self, y: Any) -> np.ndarray:
+        return self._codec.encode(read_labels(y), self._precision.array)
+
+    def _weighing(self, target: np.ndarray, weight: np.ndarray | None, call: Call) -> Callable[..., Any]:
+        if self.class_weight is None:
+            return super()._weighing(target, weight, call)
+        each = self.class_weight if isinstance(self.class_weight, list) else [self.class_weight]
+        if call.one_epoch and "balanced" in each:
+            raise ValueError(
+                "class_weight must not be 'balanced' in partial_fit, which does not see all rows, got 'balanced'; "
+                "sklearn.utils.class_weight.compute_class_weight gives the weights as a dict"
+            )
+        weights = class_weights(self.class_weight, self._codec, target, weight)
+        if not weigh_classes(weights, target, weight).any():
+            raise ValueError(f"class_weight must leave some row a weight above 0, got {self.class_weight!r}")
+        return partial(weigh_classes, weights)
+
+    def _link(self) -> Classification:
+        """Return the task's own objective, whatever `loss` is."""
+        binary = OneClass if len(self.classes_) == 1 else BinaryCrossEntropy
+        by_kind: dict[str, Callable[[float], Classification]] = {
+            "binary": binary,
+            "multiclass": CrossEntropy,
+            "multilabel": MultilabelCrossEntropy,
+        }
+        return by_kind[self._codec.kind](self.label_smoothing)
+
+    def _objective(self) -> Objective:
+        if not callable(self.loss):
+            return self._link()
+        if self.label_smoothing > 0:
+            raise ValueError(f"label_smoothing must be 0 with a loss of your own, got {self.label_smoothing}")
+        return CustomLoss(self.loss, self._link())
 
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         # scikit-learn keeps class shares for two classes only; so do we, to draw the same split.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
+from torch import Tensor, nn
 
-from ._estimator import BaseMLPTorch, Call, has_partial_fit
-from ._objective import REGRESSION_LINKS, REGRESSION_LOSSES, Objective
+from ._estimator import BaseMLPTorch, Call, Sample, has_partial_fit
+from ._objective import INVERSE_LINKS, REGRESSION_LOSSES, Objective, regression_objective, standard_deviation
 from ._targets import read_values
 
 
@@ -19,36 +23,47 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     """Multi-layer perceptron regressor: scikit-learn's `MLPRegressor`, trained by PyTorch.
 
     Predicts one or many outputs. Parameters, attributes and defaults are those of `sklearn.neural_network.MLPRegressor
-    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPRegressor.html>`_; `device` and
-    `dtype` come on top.
+    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPRegressor.html>`_; those from
+    `device` on come on top.
 
     Parameters
     ----------
-    loss : {'squared_error', 'poisson'}, default='squared_error'
-        'squared_error' is half the squared error, with an identity output. 'poisson' is half the Poisson deviance,
-        with an exponential output; it needs `y >= 0`.
+    loss : {'squared_error', 'absolute_error', 'quantile', 'huber', 'poisson', 'gamma', 'gaussian_nll'} or callable, \
+            default='squared_error'
+        'squared_error' is half the squared error; 'absolute_error' predicts medians, 'quantile' the `quantile`;
+        'huber' is squared up to residuals of `huber_delta` and absolute beyond. 'poisson' and 'gamma' are half the
+        deviances, with an exponential output; they need `y >= 0` and `y > 0`. 'gaussian_nll' learns a mean and a
+        standard deviation for each row; see `predict`. A callable `loss(raw_prediction, target)` of tensors
+        `(n, n_outputs)` returns one loss a row, `(n,)`, and is differentiated by autograd.
     hidden_layer_sizes : int or array-like of int, default=(100,)
         Units of each hidden layer. An empty sequence gives linear regression.
     activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish', \
-            'softplus', 'sigmoid'}, default='relu'
-        Activation of the hidden layers, as in `torch.nn` with its default arguments ('sigmoid' is 'logistic').
-    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
-        'adam' and 'sgd' train in mini-batches; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64
-        whatever `dtype` is, and suits small data.
+            'softplus', 'sigmoid'}, sequence or callable, default='relu'
+        Activation of the hidden layers, as in `torch.nn` with its default arguments ('sigmoid' is 'logistic'). Also a
+        sequence of one for each hidden layer, and in place of a name an `nn.Module` class or a function without
+        arguments that makes one.
+    solver : {'adam', 'adamw', 'sgd', 'lbfgs'} or torch.optim.Optimizer class, default='adam'
+        'adam', 'adamw' and 'sgd' train in mini-batches, and so does any class of `torch.optim`, which is handed all
+        parameters as one flat tensor; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64 whatever `dtype`
+        is, and suits small data.
     alpha : float, default=0.0001
         Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum.
         Intercepts are free.
     batch_size : int or 'auto', default='auto'
         Rows of a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
-    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        Schedule for 'sgd'. 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch;
-        'adaptive' divides the rate by 5 at each plateau, until it is at most 1e-6.
+    learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle', 'plateau'} or callable, \
+            default='constant'
+        Schedule. For 'sgd' alone: 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch;
+        'adaptive' divides the rate by 5 at each plateau, until it is at most 1e-6. For every solver but 'lbfgs':
+        'cosine' falls to zero over `max_iter` epochs; 'one_cycle' rises from a 25th of the initial rate to all of it
+        over 30 % of `max_iter` epochs and falls to nothing; 'plateau' divides the rate by 10 at each plateau, until it
+        is at most 1e-6; a callable maps the epoch (from 0) to a factor of the initial rate.
     learning_rate_init : float, default=0.001
-        Initial learning rate of 'adam' and 'sgd'.
+        Initial learning rate of all solvers but 'lbfgs'.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int, default=200
-        Most epochs ('adam', 'sgd') or iterations ('lbfgs').
+        Most epochs, or iterations of 'lbfgs'.
     shuffle : bool, default=True
         Whether to shuffle the rows before each epoch.
     random_state : int, RandomState instance or None, default=None
@@ -58,7 +73,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient
         tolerance.
     verbose : bool or int, default=False
-        Whether to print the loss of each epoch.
+        Whether to print the loss of each epoch. A number n prints every n epochs: loss, validation score, learning
+        rate and seconds.
     warm_start : bool, default=False
         Whether `fit` goes on from the last solution, with a new optimizer.
     momentum : float, default=0.9
@@ -66,14 +82,14 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     nesterovs_momentum : bool, default=True
         Whether 'sgd' uses Nesterov's momentum.
     early_stopping : bool, default=False
-        Whether to hold out rows, score them after each epoch (by R2), stop when the score
+        Whether to hold out rows, score them after each epoch (by `scoring`), stop when the score
         stops improving, and keep the best weights. Without it, training stops when the loss stops improving.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for `early_stopping`.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay rates of Adam's moment estimates, in [0, 1).
+        Decay rates of the moment estimates of 'adam' and 'adamw', in [0, 1).
     epsilon : float, default=1e-8
-        Adam's guard against division by zero.
+        Their guard against division by zero.
     n_iter_no_change : int or inf, default=10
         Training stops after more than this many epochs in a row without improvement.
     max_fun : int, default=15000
@@ -85,6 +101,37 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         Number type of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn to rounding;
         'bfloat16' keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with
         such instructions and slower on others.
+    dropout : float or array-like of float, default=0.0
+        Share of each hidden layer's outputs that is dropped in a training step, in [0, 1); one for all layers or one
+        each. What is kept is divided by its share (inverted dropout). Masks follow from `random_state`, the epoch and
+        the row, so that a weight of 2 is still the row twice.
+    normalization : {None, 'layer', 'batch'}, default=None
+        Normalization of each hidden layer before its activation: `torch.nn.LayerNorm`, or batch normalization with
+        running statistics for predictions. Not with 'lbfgs'.
+    init : {'glorot_uniform', 'he_normal', 'he_uniform', 'lecun_normal', 'torch'}, default='glorot_uniform'
+        Initial weights: scikit-learn's (Glorot), He's (for 'relu'), LeCun's (for 'selu'), or those of
+        `torch.nn.Linear`. He's and LeCun's start with intercepts of zero.
+    module : callable, default=None
+        `module(n_features, n_outputs)` returns a `torch.nn.Module` that maps rows to raw predictions, in place of the
+        network that the parameters above describe. The L2 penalty counts its parameters of two or more dimensions.
+        To be pickled, it has to be a function of a module or a class.
+    quantile : float, default=0.5
+        The quantile that `loss='quantile'` predicts, in (0, 1).
+    huber_delta : float, default=1.0
+        Residual from which `loss='huber'` is linear, in units of y.
+    weight_decay : float, default=0.01
+        Decoupled decay of 'adamw': a step multiplies the coefs by `1 - rate * weight_decay`. `alpha` counts besides.
+    solver_kwargs : dict, default=None
+        Arguments of `solver` where it is a class of `torch.optim`; the learning rate is `learning_rate_init`.
+    warmup_epochs : int, default=0
+        Epochs in which the learning rate rises in equal steps to what `learning_rate` has for them.
+    max_grad_norm : float, default=None
+        Largest Euclidean norm of a step's gradient, penalty included; longer ones are scaled down.
+    scoring : str, callable or None, default=None
+        What early stopping goes by: None is R2, 'loss' minus the validation loss, else a scorer's name or a callable
+        `scorer(estimator, X, y)`. Recorded in `validation_scores_`.
+    max_time : float, default=None
+        Seconds after which training ends, with the epoch that passes them and a warning.
 
     Attributes
     ----------
@@ -99,9 +146,14 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     loss_curve_ : list of float
         Loss of each epoch (of each iteration with 'lbfgs').
     validation_scores_ : list of float or None
-        Score of each epoch on the held-out rows; None without `early_stopping`.
+        Score of each epoch on the validation rows; None without any.
+    validation_loss_curve_ : list of float or None
+        Loss of each epoch on the validation rows, without the penalty; None without any.
+    history_ : dict of ndarray of shape (n_epochs,)
+        'loss', 'validation_loss', 'validation_score', 'learning_rate', 'gradient_norm' (of the epoch's last step,
+        before clipping) and 'seconds' of each epoch; NaN where there is nothing to tell. `pandas.DataFrame` takes it.
     best_validation_score_ : float or None
-        The largest of them.
+        The largest of `validation_scores_`.
     n_iter_ : int
         Epochs or iterations run.
     t_ : int
@@ -109,11 +161,14 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     n_layers_ : int
         Number of layers, input and output included.
     n_outputs_ : int
-        Number of outputs of the network.
+        Number of outputs, columns of y.
     out_activation_ : str
         'identity' or 'exp'.
     module_ : torch.nn.Sequential
         The network, live, on the CPU, giving raw predictions. Shares memory with `coefs_`.
+    module_state_ : dict of ndarray
+        What the network's `state_dict` holds besides `coefs_` and `intercepts_`; only of networks with normalization,
+        with activations of yours, or with `module` (which have no `coefs_`, `intercepts_` and `n_layers_`).
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -140,19 +195,21 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLPTorch._parameter_constraints,
-        "loss": [StrOptions(set(REGRESSION_LOSSES))],
+        "loss": [StrOptions(REGRESSION_LOSSES), callable],
+        "quantile": [Interval(Real, 0, 1, closed="neither")],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
         self,
-        loss: str = "squared_error",
+        loss: str | Callable[[Tensor, Tensor], Tensor] = "squared_error",
         hidden_layer_sizes: int | ArrayLike = (100,),
-        activation: str = "relu",
+        activation: str | ArrayLike | Callable[[], nn.Module] = "relu",
         *,
-        solver: str = "adam",
+        solver: str | type[torch.optim.Optimizer] = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: str | Callable[[int], float] = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -172,6 +229,18 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         max_fun: int = 15000,
         device: str = "auto",
         dtype: str = "float32",
+        dropout: float | ArrayLike = 0.0,
+        normalization: str | None = None,
+        init: str = "glorot_uniform",
+        module: Callable[[int, int], nn.Module] | None = None,
+        quantile: float = 0.5,
+        huber_delta: float = 1.0,
+        weight_decay: float = 0.01,
+        solver_kwargs: dict[str, Any] | None = None,
+        warmup_epochs: int = 0,
+        max_grad_norm: float | None = None,
+        scoring: str | Callable[..., float] | None = None,
+        max_time: float | None = None,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -199,10 +268,31 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         self.max_fun = max_fun
         self.device = device
         self.dtype = dtype
+        self.dropout = dropout
+        self.normalization = normalization
+        self.init = init
+        self.module = module
+        self.quantile = quantile
+        self.huber_delta = huber_delta
+        self.weight_decay = weight_decay
+        self.solver_kwargs = solver_kwargs
+        self.warmup_epochs = warmup_epochs
+        self.max_grad_norm = max_grad_norm
+        self.scoring = scoring
+        self.max_time = max_time
 
     @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Train for one epoch over X and y, going on from the last call.
 
         Optimizer state is kept between calls.
@@ -215,6 +305,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
             Their target values.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, not all zero.
+        X_val, y_val, sample_weight_val : default=None
+            Rows to validate on, as in `fit`.
 
         Returns
         -------
@@ -228,24 +320,42 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         ValueError
             As `fit`; and with `early_stopping`.
         """
-        return self._fit(X, y, sample_weight, Call(goes_on=hasattr(self, "coefs_"), one_epoch=True))
+        call = Call(goes_on=self._is_fitted(), one_epoch=True)
+        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict target values.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to predict.
+        return_std : bool, default=False
+            Whether to return the standard deviation of y around each prediction, too; for `loss='gaussian_nll'`.
 
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Predicted values.
+        y_std : ndarray like y
+            Standard deviations; only if `return_std`.
+
+        Raises
+        ------
+        ValueError
+            If `return_std` and the network was fitted with another loss.
         """
         # As fitted, even if `loss` was changed since.
-        y = self._predict_rows(X, lambda raw: REGRESSION_LINKS[self.out_activation_].inverse_link(raw)[0].T)
-        return y.ravel() if self.n_outputs_ == 1 else y
+        y = self._predict_rows(X, lambda raw: INVERSE_LINKS[self.out_activation_](raw[0, : self.n_outputs_].T))
+        y = y.ravel() if self.n_outputs_ == 1 else y
+        return (y, self._predict_std(X)) if return_std else y
+
+    def _predict_std(self, X: Any) -> np.ndarray:
+        """Return standard deviations, `(n,)` or `(n, n_outputs)`."""
+        if self._fitted_sizes()[-1] != 2 * self.n_outputs_:
+            raise ValueError(f"return_std=True must come with loss='gaussian_nll', got a fit with loss={self.loss!r}")
+        std = self._predict_rows(X, lambda raw: standard_deviation(raw)[0].T)
+        return std.ravel() if self.n_outputs_ == 1 else std
 
     def _read_target(self, y: Any, call: Call) -> np.ndarray:
         target = read_values(y, self._precision.array, self.loss)
@@ -254,10 +364,20 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
                 f"loss must keep the output activation that warm_start and partial_fit go on with, "
                 f"{self.out_activation_!r}, got loss={self.loss!r}"
             )
-        if call.goes_on and target.shape[1] != self.n_outputs_:
-            raise ValueError(f"y must have {self.n_outputs_} output(s), as in the first fit, got {target.shape[1]}")
+        if call.goes_on:
+            self._require_as_many_outputs(target)
         self.n_outputs_ = target.shape[1]
         return target
 
+    def _encode(self, y: Any) -> np.ndarray:
+        target = read_values(y, self._precision.array, self.loss)
+        self._require_as_many_outputs(target)
+        return target
+
+    def _require_as_many_outputs(self, target: np.ndarray) -> None:
+        """Raise ValueError unless a target has the outputs that the network has."""
+        if target.shape[1] != self.n_outputs_:
+            raise ValueError(f"y must have {self.n_outputs_} output(s), as in the first fit, got {target.shape[1]}")
+
     def _objective(self) -> Objective:
-        return REGRESSION_LOSSES[self.loss]
+        return regression_objective(self.loss, self.quantile, self.huber_delta)

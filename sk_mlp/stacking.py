@@ -54,7 +54,12 @@ def run(task: FitTask) -> FitResult:
 
 
 def _run_alone(task: FitTask) -> FitResult:
-    return minimise(task) if task.settings.solver == "lbfgs" else train([task])[0]
+    if task.settings.solver == "lbfgs":
+        return minimise(task)
+    (outcome,) = train([task])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def shared(X: Any) -> Any:
@@ -142,14 +147,15 @@ def _train_stacks(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception,
     for members in _stacks(tasks):
         start = perf_counter()
         try:
-            results = train([tasks[i] for i in members])
+            found = train([tasks[i] for i in members])
         except Exception as error:
             outcomes |= dict.fromkeys(members, (error, (perf_counter() - start) / len(members)))
             continue
-        if any(result.status is Status.INTERRUPTED for result in results):
+        if any(isinstance(one, FitResult) and one.status is Status.INTERRUPTED for one in found):
             raise KeyboardInterrupt
-        seconds_an_epoch = (perf_counter() - start) / sum(result.n_iter for result in results)
-        outcomes |= {i: (result, result.n_iter * seconds_an_epoch) for i, result in zip(members, results, strict=True)}
+        epochs = [one.n_iter if isinstance(one, FitResult) else 0 for one in found]
+        seconds_an_epoch = (perf_counter() - start) / max(1, sum(epochs))
+        outcomes |= {i: (one, n * seconds_an_epoch) for i, one, n in zip(members, found, epochs, strict=True)}
     return [outcomes[i] for i in range(len(tasks))]
 
 
@@ -169,8 +175,9 @@ def _stacks(tasks: Sequence[FitTask]) -> list[list[int]]:
 
 def _weigh(task: FitTask) -> int:
     """Return roughly how many bytes a fit in waiting holds, and needs when it trains."""
-    X = task.X
-    n_bytes = X.data.nbytes + X.indices.nbytes if sp.issparse(X) else X.nbytes
+    tables = [task.table] if task.validation is None else [task.table, task.validation.table]
+    inputs = {id(table.X): table.X for table in tables}.values()
+    n_bytes = sum(X.data.nbytes + X.indices.nbytes if sp.issparse(X) else X.nbytes for X in inputs)
     return _COPIES_OF_INPUT * n_bytes + member_bytes(task)
 
 

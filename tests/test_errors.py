@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from problems import PROBLEMS, raw_prediction
+from torch import nn
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 
@@ -42,8 +43,86 @@ PARAMETERS = [
     ({"max_iter": 0}, "'max_iter' parameter of .* Got 0 instead"),
     ({"early_stopping": True, "validation_fraction": 0.001}, r"at least 2 validation rows .*, got 1 and 159"),
     ({"early_stopping": True, "validation_fraction": 0.0}, "at least 2 validation rows .*, got 0 and 160"),
-    ({"warm_start": True, "hidden_layer_sizes": (5,)}, r"must go on with the network they left, of layers \(8, 4, "),
+    (
+        {"warm_start": True, "hidden_layer_sizes": (5,)},
+        r"must go on with the network they left, of layer_sizes=\(8, 4",
+    ),
     ({"solver": "sgd", "learning_rate_init": 1e30, "max_iter": 9}, r"non-finite parameter weights.*1e\+30 is too"),
+    ({"dropout": 1.5}, "'dropout' parameter of .* Got 1.5 instead"),
+    ({"dropout": 1.0}, "'dropout' parameter of .* Got 1.0 instead"),
+    ({"dropout": (1.5,)}, r"dropout must be in \[0, 1\), got \(1.5,\)"),
+    ({"dropout": ("a",)}, r"dropout must be in \[0, 1\), got \('a',\)"),
+    ({"dropout": (0.1, 0.2)}, r"sequence of one each, 1 in all, got 2: \(0.1, 0.2\)"),
+    ({"dropout": (None,)}, r"dropout must be in \[0, 1\), got \(None,\)"),
+    ({"dropout": [[0.1]]}, r"dropout must be in \[0, 1\), got \[\[0.1\]\]"),
+    ({"hidden_layer_sizes": (), "dropout": (0.1,)}, r"sequence of one each, 0 in all, got 1: \(0.1,\)"),
+    ({"dropout": 0.5, "solver": "lbfgs"}, r"solver='lbfgs' must have one loss .*, got dropout=0.5"),
+    ({"activation": ("relu", "relu")}, r"sequence of one each, 1 in all, got 2: \('relu', 'relu'\)"),
+    ({"activation": ("swish",)}, r"activation must be among .*'gelu'.*, got 'swish'"),
+    ({"activation": (3,)}, "activation must be among .*, got 3"),
+    ({"activation": nn.ReLU()}, r"an nn.Module class or a function that makes an nn.Module, got ReLU\(\)"),
+    ({"activation": lambda: "relu"}, "activation must make an nn.Module, got 'relu'"),
+    ({"normalization": "group"}, "'normalization' parameter of .* Got 'group' instead"),
+    ({"normalization": "batch", "solver": "lbfgs"}, r"'lbfgs' must have one loss .*, got normalization='batch'"),
+    ({"init": "zeros"}, "'init' parameter of .* Got 'zeros' instead"),
+    ({"module": "resnet"}, "'module' parameter of .* Got 'resnet' instead"),
+    ({"module": lambda n_features, n_outputs: 3}, "module must return an nn.Module, got 3"),
+    (
+        {"module": lambda n_features, n_outputs: nn.Linear(n_features, 7)},
+        r"map rows \(n, 8\) to raw predictions \(n, [13]\), got shape \(2, 7\) for n = 2",
+    ),
+    ({"module": lambda *_: nn.Flatten()}, "module must have parameters to train, got Flatten"),
+    ({"module": nn.Linear(8, 3)}, r"module must be a class or a function .*, got an instance, Linear\("),
+    ({"module": lambda n_features, n_outputs: nn.LazyLinear(n_outputs)}, "must know the shapes .*, got lazy ones"),
+    ({"module": nn.Linear, "dropout": 0.1}, "module must build the whole network itself, got dropout=0.1 besides"),
+    ({"module": nn.Linear, "normalization": "layer"}, "the whole network itself, got normalization='layer' besides"),
+    ({"solver": int}, "solver must be a name or a subclass of torch.optim.Optimizer, got <class 'int'>"),
+    ({"solver": torch.optim.LBFGS}, "solver must step without a closure, got LBFGS"),
+    ({"solver": "adam", "solver_kwargs": {"lr": 1}}, "solver_kwargs must come with a torch.optim.Optimizer .*'adam'"),
+    (
+        {"solver": torch.optim.SGD, "solver_kwargs": {"lr": 1}},
+        "must not hold 'lr', which is learning_rate_.*, got lr=1",
+    ),
+    (
+        {"solver": torch.optim.SGD, "solver_kwargs": {"speed": 1}},
+        r"make an optimizer of .*, got SGD with {'speed': 1}: ",
+    ),
+    ({"solver": torch.optim.SparseAdam}, "must make an optimizer of one flat parameter, got SparseAdam with {}: "),
+    ({"weight_decay": -1}, "'weight_decay' parameter of .* Got -1 instead"),
+    ({"learning_rate": "linear"}, "'learning_rate' parameter of .* Got 'linear' instead"),
+    ({"learning_rate": lambda epoch: -1.0}, "learning_rate must return a finite factor >= 0 .*, got -1.0 for 0"),
+    ({"learning_rate": lambda epoch: None if epoch else 1}, "must return a finite factor >= 0 .*, got None for 1"),
+    ({"warmup_epochs": -1}, "'warmup_epochs' parameter of .* Got -1 instead"),
+    ({"max_grad_norm": 0}, "'max_grad_norm' parameter of .* Got 0 instead"),
+    ({"max_time": 0.0}, "'max_time' parameter of .* Got 0.0 instead"),
+    (
+        {"early_stopping": True, "scoring": lambda *_: np.nan},
+        "must give a finite number, got nan after epoch 1",
+    ),
+    ({"early_stopping": True, "scoring": lambda *_: {}}, "scoring must give a finite number, got {} after epoch 1"),
+    ({"scoring": "speed"}, "'speed' is not a valid scoring value"),
+    ({"loss": lambda raw, target: raw.sum()}, r"one loss a row, shape \(160,\), got shape \(\)"),
+    ({"loss": lambda raw, target: 1.0}, r"one loss a row, shape \(160,\), got 1.0"),
+    (
+        {"loss": lambda raw, target: torch.zeros(len(raw))},
+        "a differentiable function of raw_prediction, got ",
+    ),
+]
+OF_ONE = [
+    ("multiclass", {"class_weight": {"no such": 2.0}}, r"must name classes in \[ 0 10 20\] only, .*got \['no"),
+    ("multiclass", {"class_weight": {0: 0, 10: 0, 20: 0}}, "class_weight must leave some row a weight above 0, got {0"),
+    ("multiclass", {"class_weight": [{10: 2.0}]}, r"must be a dict or 'balanced' for single labels, got \[\{10"),
+    ("multiclass", {"loss": lambda raw, target: raw.sum(1), "label_smoothing": 0.1}, "must be 0 with a loss of your"),
+    ("multiclass", {"class_weight": {10: -2.0}}, "class_weight must be non-negative numbers, got {10: -2.0}"),
+    ("multiclass", {"class_weight": "even"}, "'class_weight' parameter of .* Got 'even' instead"),
+    ("multilabel", {"class_weight": [{1: 2.0}]}, "class_weight must hold one dict for each of 3 labels, got 1"),
+    ("multiclass", {"label_smoothing": 1.0}, "'label_smoothing' parameter of .* Got 1.0 instead"),
+    ("multiclass", {"loss": "hinge"}, "'loss' parameter of .* Got 'hinge' instead"),
+    ("regression", {"loss": "quantile", "quantile": 1.0}, "'quantile' parameter of .* Got 1.0 instead"),
+    ("regression", {"loss": "quantile", "quantile": 0}, "'quantile' parameter of .* Got 0 instead"),
+    ("regression", {"loss": "huber", "huber_delta": 0.0}, "'huber_delta' parameter of .* Got 0.0 instead"),
+    ("regression", {"loss": "gamma"}, "y must be positive for loss='gamma', got -"),
+    ("regression", {"loss": "poisson"}, "y must be non-negative for loss='poisson', got -"),
 ]  # fmt: skip
 
 DATA = [
@@ -105,7 +184,7 @@ def assert_unchanged(estimator, problem, call, message):
     return before
 
 
-@pytest.mark.parametrize(("options", "message"), PARAMETERS, ids=str)
+@pytest.mark.parametrize(("options", "message"), PARAMETERS, ids=[message for _, message in PARAMETERS])
 @pytest.mark.parametrize("name", ["multiclass", "regression"])
 def test_parameters(name, options, message, where):
     problem = PROBLEMS[name]
@@ -113,6 +192,79 @@ def test_parameters(name, options, message, where):
     sound = estimator.get_params()
     before = assert_unchanged(estimator, problem, lambda e: e.set_params(**options).fit(problem.X, problem.y), message)
     np.testing.assert_array_equal(raw_prediction(estimator.set_params(**sound), problem.X), before)
+
+
+@pytest.mark.parametrize(("name", "options", "message"), OF_ONE, ids=[case[2] for case in OF_ONE])
+def test_parameters_of_one_class(name, options, message, where):
+    problem = PROBLEMS[name]
+    estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)
+    assert_unchanged(estimator, problem, lambda e: e.set_params(**options).fit(problem.X, problem.y), message)
+
+
+VALIDATION = [
+    (lambda X, y: {"X_val": X}, "X_val and y_val must be passed together, got X_val without y_val"),
+    (lambda X, y: {"y_val": y}, "X_val and y_val must be passed together, got y_val without X_val"),
+    (
+        lambda X, y: {"sample_weight_val": np.ones(160)},
+        "sample_weight_val must come with X_val and y_val",
+    ),
+    (lambda X, y: {"X_val": X[:, :3], "y_val": y}, "X has 3 features, but .* is expecting 8"),
+    (lambda X, y: {"X_val": X[:5], "y_val": y}, "inconsistent numbers of samples"),
+    (lambda X, y: {"X_val": with_value(X, np.nan), "y_val": y}, "in X_val, y_val or .*: Input X contains NaN"),
+    (lambda X, y: {"X_val": X, "y_val": y, "sample_weight_val": np.zeros(160)}, "at least one non-zero number"),
+    (lambda X, y: {"X_val": X, "y_val": y, "sample_weight_val": -np.ones(160)}, "Negative values in data"),
+    (lambda X, y: {"X_val": X, "y_val": np.c_[y, y]}, r"multiclass-multioutput|y must have 1 output\(s\).*got 2"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), VALIDATION, ids=[message for _, message in VALIDATION])
+@pytest.mark.parametrize("name", ["multiclass", "regression"])
+def test_validation_rows(name, given, message, where):
+    X, y = PROBLEMS[name].X, PROBLEMS[name].y
+    estimator = PROBLEMS[name].ours(**FAST, **where).fit(X, y)
+    assert_unchanged(estimator, PROBLEMS[name], lambda e: e.fit(X, y, **given(X, y)), message)
+
+
+def test_validation_labels_that_were_not_seen(where):
+    X, y = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
+    estimator = MLPTorchClassifier(**FAST, **where).fit(X, y)
+    call = lambda e: e.fit(X, y, X_val=X, y_val=y + 1)  # noqa: E731
+    assert_unchanged(estimator, PROBLEMS["multiclass"], call, r"labels in classes_ only, got \[ 1 11 21\]")
+
+
+def test_validation_rows_with_lbfgs(where):
+    X, y = PROBLEMS["regression"].X, PROBLEMS["regression"].y
+    with pytest.raises(ValueError, match="X_val must come with a solver that works in epochs, got solver='lbfgs'"):
+        MLPTorchRegressor(**FAST, **where, solver="lbfgs").fit(X, y, X_val=X, y_val=y)
+
+
+def test_standard_deviations_of_another_loss(where):
+    X, y = PROBLEMS["regression"].X, PROBLEMS["regression"].y
+    with pytest.raises(ValueError, match="must come with loss='gaussian_nll', got a fit with loss='squared_error'"):
+        MLPTorchRegressor(**FAST, **where).fit(X, y).predict(X, return_std=True)
+
+
+def of_the_users(*_):
+    return {}["the user's own"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": of_the_users},
+        {"module": of_the_users},
+        {"activation": of_the_users},
+        {"learning_rate": of_the_users},
+        {"scoring": of_the_users, "early_stopping": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_a_users_function_raises_surfaces(options, where):
+    estimator = MLPTorchRegressor(**FAST, **options, **where)
+    with pytest.raises(KeyError, match="the user's own") as caught:
+        estimator.fit(PROBLEMS["regression"].X, PROBLEMS["regression"].y)
+    assert caught.traceback[-1].name == "of_the_users"
+    assert not hasattr(estimator, "n_features_in_")
 
 
 @pytest.mark.parametrize(("change", "message"), [case[1:] for case in DATA], ids=[case[0] for case in DATA])
@@ -162,6 +314,7 @@ class TestPartialFit:
             (lambda e, X, y: e.partial_fit(X, np.eye(3, dtype=int)[y // 10]), "must be single labels out of 3 classes"),
             (lambda e, X, y: e.partial_fit(X[:, :3], y), "X has 3 features, but .* is expecting 8"),
             (lambda e, X, y: e.set_params(early_stopping=True).partial_fit(X, y), "not support early_stopping=True"),
+            (lambda e, X, y: e.set_params(class_weight="balanced").partial_fit(X, y), "must not be 'balanced' in p"),
             (lambda e, X, y: e.set_params(warm_start=True).fit(X, y * 0), r"must have the same classes .*, got \[0\]"),
         ],
     )  # fmt: skip

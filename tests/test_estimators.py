@@ -19,6 +19,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._activations import ACTIVATIONS
+from sk_mlp._estimator import Call, Sample
 from sk_mlp._optimizers import Optimizer
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 15, "random_state": 0}
@@ -456,17 +457,11 @@ def test_early_stopping_keeps_the_best_weights(name, where):
         **problem.options,
         **where,
     )
-    task = estimator._task(problem.X, problem.y, None, _call())
+    task = estimator._task(Sample(problem.X, problem.y), Sample(None, None), Call(goes_on=False))
     estimator.fit(problem.X, problem.y)
-    rows = task.validation_rows
+    rows = task.validation.table.rows
     score = estimator.score(problem.X[rows], problem.y[rows])
     np.testing.assert_allclose(score, estimator.best_validation_score_, rtol=1e-4, atol=1e-6)
-
-
-def _call():
-    from sk_mlp._estimator import Call
-
-    return Call(goes_on=False)
 
 
 def test_clone_and_set_params(where):

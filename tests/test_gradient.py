@@ -4,43 +4,74 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, huber_loss
 
 from sk_mlp._activations import ACTIVATIONS
-from sk_mlp._backprop import Backprop, Forward
+from sk_mlp._autograd import IN_TRAINING, Autograd, MaskedDropout, module_layout, pack_module, unpack_module
+from sk_mlp._backprop import Backprop, DroppedHidden, Forward, Hidden
 from sk_mlp._batches import Batch, DenseRows, SparsePool
-from sk_mlp._network import Layout, build_module, glorot_uniform, pack, unpack
-from sk_mlp._objective import REGRESSION_LOSSES, BinaryCrossEntropy, CrossEntropy, MultilabelCrossEntropy
+from sk_mlp._network import Layout, build_module, draw_parameters, pack, unpack
+from sk_mlp._objective import (
+    REGRESSION_LOSSES,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    MultilabelCrossEntropy,
+    SquaredError,
+    regression_objective,
+    standard_deviation,
+)
 from sk_mlp._products import onednn_baddbmm, onednn_bmm, products_for
 
 CPU = torch.device("cpu")
 FLOAT64 = products_for(torch.float64, CPU, 0)
 SIZES, N, K = (5, 7, 6, 4), 11, 3
-OBJECTIVES = {"binary": BinaryCrossEntropy(), "multiclass": CrossEntropy(), **REGRESSION_LOSSES}
-
-
-def reference_loss(name, raw, target):
-    """Losses of rows `(n,)` for raw predictions `(n, n_outputs)`, as torch.nn.functional has them."""
-    if name == "multiclass":
-        return nn.functional.cross_entropy(raw, target[:, 0], reduction="none")
-    if name == "binary":
-        return nn.functional.binary_cross_entropy_with_logits(raw, target, reduction="none").sum(1)
-    if name == "squared_error":
-        return 0.5 * (raw - target).square().sum(1)
-    return (raw.exp() - target * raw + torch.xlogy(target, target) - target).sum(1)
+QUANTILE, DELTA, SMOOTHING, RATE = 0.3, 0.7, 0.2, 0.4
+OBJECTIVES = {
+    "binary": BinaryCrossEntropy(),
+    "binary, smoothed": BinaryCrossEntropy(SMOOTHING),
+    "multiclass": CrossEntropy(),
+    "multiclass, smoothed": CrossEntropy(SMOOTHING),
+    **{name: regression_objective(name, QUANTILE, DELTA) for name in sorted(REGRESSION_LOSSES)},
+    "custom": CustomLoss(lambda raw, target: (raw - target).square().sum(1) / 2, SquaredError()),
+}
+# Each loss of rows `(n,)` for raw predictions `(n, n_outputs)`, as PyTorch has it or as it is defined.
+REFERENCE = {
+    "binary": lambda z, y: binary_cross_entropy_with_logits(z, y, reduction="none").sum(1),
+    "binary, smoothed": lambda z, y: REFERENCE["binary"](z, y * (1 - SMOOTHING) + SMOOTHING / 2),
+    "multiclass": lambda z, y: cross_entropy(z, y[:, 0], reduction="none"),
+    "multiclass, smoothed": lambda z, y: cross_entropy(z, y[:, 0], reduction="none", label_smoothing=SMOOTHING),
+    "squared_error": lambda z, y: 0.5 * (z - y).square().sum(1),
+    "custom": lambda z, y: 0.5 * (z - y).square().sum(1),
+    "absolute_error": lambda z, y: (z - y).abs().sum(1),
+    "quantile": lambda z, y: torch.maximum(QUANTILE * (y - z), (1 - QUANTILE) * (z - y)).sum(1),
+    "huber": lambda z, y: huber_loss(z, y, reduction="none", delta=DELTA).sum(1),
+    "poisson": lambda z, y: (z.exp() - y * z + torch.xlogy(y, y) - y).sum(1),
+    "gamma": lambda z, y: (z + y * (-z).exp() - y.log() - 1).sum(1),
+    "gaussian_nll": lambda z, y: gaussian_nll_loss(z[:, :2], y, z[:, 2:].exp() + 1e-12, eps=0.0, reduction="none").sum(
+        1
+    ),
+}
 
 
 def make_target(name, rng):
     """Targets `(k, n_outputs, n)`."""
-    if name == "multiclass":
+    n_outputs = SIZES[-1] // OBJECTIVES[name].n_raw
+    if name.startswith("multiclass"):
         return torch.from_numpy(rng.randint(SIZES[-1], size=(K, 1, N)))
-    draw = {"binary": lambda shape: rng.randint(2, size=shape), "squared_error": lambda shape: rng.normal(size=shape)}
-    values = draw.get(name, lambda shape: rng.poisson(1.5, size=shape))((K, SIZES[-1], N))
+    draw = {
+        "binary": lambda shape: rng.randint(2, size=shape),
+        "poisson": lambda shape: rng.poisson(1.5, size=shape),
+        "gamma": lambda shape: rng.gamma(2.0, size=shape),
+    }
+    values = draw.get(name.split(",")[0], lambda shape: rng.normal(size=shape))((K, n_outputs, N))
     return torch.from_numpy(np.asarray(values, float))
 
 
-def make_batch(name, rng, weighted):
+def make_batch(name, rng, weighted, dropped=False):
     weight = rng.uniform(0, 2, (K, 1, N)) if weighted else np.ones((K, 1, N))
     total = weight.sum(-1)
+    masks = [torch.from_numpy((rng.uniform(size=(K, N, units)) >= RATE) / (1 - RATE)) for units in SIZES[1:-1]]
     return Batch(
         DenseRows(torch.from_numpy(rng.normal(size=(K, N, SIZES[0]))), FLOAT64),
         make_target(name, rng),
@@ -48,37 +79,80 @@ def make_batch(name, rng, weighted):
         torch.from_numpy(rng.uniform(0, 1, (K, 1)) / total),
         torch.empty(K, N, dtype=torch.float64),
         [torch.empty(K, dtype=torch.float64) for _ in SIZES[1:]],
+        masks if dropped else (),
     )
 
 
+def of_member(batch, i):
+    """The part of a batch that belongs to one member, for an engine of one network."""
+    return Batch(
+        DenseRows(batch.inputs.values[i : i + 1], FLOAT64),
+        batch.target[i : i + 1],
+        batch.scale[i : i + 1],
+        batch.decay[i : i + 1],
+        torch.empty(1, N, dtype=torch.float64),
+        [torch.empty(1, dtype=torch.float64)],
+        [mask[i : i + 1] for mask in batch.masks],
+    )
+
+
+def draw(rng):
+    return torch.from_numpy(draw_parameters(SIZES, "glorot_uniform", (6.0, 6.0, 6.0), rng))
+
+
+def module_of(packed, activations, rate):
+    coefs, intercepts = unpack(packed.numpy().copy(), SIZES)
+    return build_module(
+        [torch.from_numpy(c) for c in coefs],
+        [torch.from_numpy(b) for b in intercepts],
+        [ACTIVATIONS[activation].module for activation in activations],
+        [rate] * (len(SIZES) - 2) if rate else (),
+        None,
+        IN_TRAINING,
+    )
+
+
+def packed_gradient(module):
+    """A module's gradient in the closed form's order."""
+    linear = [layer for layer in module if isinstance(layer, nn.Linear)]
+    return pack([layer.weight.grad.T for layer in linear], [layer.bias.grad for layer in linear], np.float64)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_closed_form_is_autograd(activation, name, weighted, rng):
-    layout, batch = Layout(SIZES, K), make_batch(name, rng, weighted)
-    packed = [torch.from_numpy(glorot_uniform(SIZES, 6.0, rng)) for _ in range(K)]
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "tanh and gelu"])
+def test_closed_form_is_autograd(activation, name, weighted, dropped, rng):
+    """The closed form of a stack, our autograd engine on each member, and PyTorch on the loss as PyTorch has it."""
+    activations = activation.split(" and ") if " and " in activation else [activation] * 2
+    layout, batch = Layout.of_layers(SIZES, K), make_batch(name, rng, weighted, dropped)
+    packed = [draw(rng) for _ in range(K)]
     parameters = layout.join(packed)
     gradient = torch.full_like(parameters, torch.nan)
-    backprop = Backprop(layout, parameters, gradient, N, ACTIVATIONS[activation], OBJECTIVES[name], FLOAT64)
-    backprop.value_and_gradient(batch)
+    closed_form = [ACTIVATIONS[name] for name in activations]
+    hidden = DroppedHidden if dropped else Hidden
+    Backprop(layout, parameters, gradient, N, closed_form, OBJECTIVES[name], FLOAT64, hidden).value_and_gradient(batch)
     for i in range(K):
-        coefs, intercepts = unpack(packed[i].numpy(), SIZES)
-        module = build_module(
-            [torch.from_numpy(c) for c in coefs],
-            [torch.from_numpy(b) for b in intercepts],
-            ACTIVATIONS[activation].module,
-        )
-        losses = reference_loss(name, module(batch.inputs.values[i]), batch.target[i].mT)
+        module = module_of(packed[i], activations, RATE if dropped else 0.0)
+        for dropout, mask in zip([m for m in module if isinstance(m, MaskedDropout)], batch.masks, strict=True):
+            dropout.mask = mask[i]
+        losses = REFERENCE[name](module(batch.inputs.values[i]), batch.target[i].mT)
         squared_norm = sum(layer.weight.square().sum() for layer in module if isinstance(layer, nn.Linear))
         total = (losses * batch.scale[i, 0]).sum() + 0.5 * batch.decay[i] * squared_norm
         total.backward()
-        linear = [layer for layer in module if isinstance(layer, nn.Linear)]
-        expected = pack([layer.weight.grad.T for layer in linear], [layer.bias.grad for layer in linear], np.float64)
-        np.testing.assert_allclose(layout.member(gradient, i), expected, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(layout.member(gradient, i), packed_gradient(module), rtol=1e-10, atol=1e-13)
         share = SIZES[-1] if name == "squared_error" else 1  # that loss reports the mean over outputs
         np.testing.assert_allclose(batch.losses[i], losses.detach() / share, rtol=1e-10, atol=1e-13)
         squared = sum(norms[i].square() for norms in batch.norms)
         np.testing.assert_allclose(squared, squared_norm.detach(), rtol=1e-12)
+
+        own, flat = of_member(batch, i), pack_module(module)
+        own_layout, own_gradient = module_layout(module), torch.full_like(flat, torch.nan)
+        engine = Autograd(module, own_layout, flat, own_gradient, SIZES[-1], N, OBJECTIVES[name], torch.float64)
+        engine.value_and_gradient(own)
+        np.testing.assert_allclose(packed_gradient(module), layout.member(gradient, i), rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(own.losses[0], batch.losses[i], rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(own.norms[0] ** 2, squared, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -105,12 +179,21 @@ def test_gradient_is_the_slope_of_the_loss(name, rng):
 def test_finite_at_extreme_raw_predictions(name, dtype, rng):
     raw = torch.tensor([-80.0, -40.0, -1e-6, 0.0, 1e-6, 40.0, 80.0], dtype=dtype).expand(1, SIZES[-1], 7).contiguous()
     target = make_target(name, rng)[:1, :, :7]
-    target = target if name == "multiclass" else target.to(dtype)
+    target = target.to(dtype) if target.is_floating_point() else target
     losses, gradient = torch.empty(1, 7, dtype=dtype), torch.empty_like(raw)
     OBJECTIVES[name].loss_and_gradient(raw.clone(), target, losses, gradient)
     assert losses.isfinite().all()
     assert gradient.isfinite().all()
-    assert (losses >= -1e-5).all()
+    # A density has no upper bound, and its logarithm's negative no lower one but that of the least variance.
+    assert (losses >= (-100 if name == "gaussian_nll" else -1e-5)).all()
+
+
+def test_gaussian_likelihood_is_finite_where_the_variance_is_not():
+    raw = torch.tensor([-1000.0, 1000.0]).expand(1, 4, 2).contiguous()
+    losses, gradient = torch.empty(1, 2), torch.empty_like(raw)
+    OBJECTIVES["gaussian_nll"].loss_and_gradient(raw, torch.zeros(1, 2, 2), losses, gradient)
+    assert losses.isfinite().all()
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("objective", [BinaryCrossEntropy(), CrossEntropy(), MultilabelCrossEntropy()])
@@ -130,23 +213,57 @@ def test_probabilities_keep_the_order_of_logits(objective):
     assert objective.log_proba(raw).isfinite().all()
 
 
-def test_poisson_optimum_is_the_log_of_the_mean(rng):
-    y = torch.from_numpy(rng.poisson(3.0, (1, 1, 50)).astype(float))
-    raw = y.mean().log().expand(1, 1, 50).contiguous()
+@pytest.mark.parametrize(
+    ("name", "optimum"),
+    [
+        ("squared_error", lambda y: y.mean()),
+        ("absolute_error", lambda y: y.median()),
+        ("quantile", lambda y: y.quantile(QUANTILE)),
+        ("poisson", lambda y: y.mean().log()),
+        ("gamma", lambda y: y.mean().log()),
+    ],
+)
+def test_a_constant_is_best_where_the_loss_says(name, optimum, rng):
+    """No constant beats the mean, the median, the quantile or the log of the mean; 51 rows make them single values."""
+    y = torch.from_numpy(rng.gamma(2.0, size=(1, 1, 51)))
+
+    def mean_loss(constant):
+        losses, raw = torch.empty(1, 51, dtype=torch.float64), torch.full_like(y, float(constant))
+        OBJECTIVES[name].loss_and_gradient(raw, y, losses, torch.empty_like(raw))
+        return losses.mean()
+
+    best = optimum(y)
+    assert all(mean_loss(best) < mean_loss(best + shift) for shift in (-0.3, -0.02, 0.02, 0.3))
+
+
+def test_gaussian_likelihood_is_best_at_mean_and_deviation(rng):
+    y = torch.from_numpy(rng.normal(2.0, 3.0, size=(1, 1, 50)))
+    raw = torch.stack([y.mean(), y.var(correction=0).log()]).view(1, 2, 1).repeat(1, 1, 50)
     losses, gradient = torch.empty(1, 50, dtype=torch.float64), torch.empty_like(raw)
-    REGRESSION_LOSSES["poisson"].loss_and_gradient(raw, y, losses, gradient)
-    assert gradient.sum().abs() < 1e-10
+    np.testing.assert_allclose(standard_deviation(raw)[0, 0], y.std(correction=0).expand(50))
+    OBJECTIVES["gaussian_nll"].loss_and_gradient(raw, y, losses, gradient)
+    np.testing.assert_allclose(gradient.sum(-1), 0, atol=1e-10)
+
+
+def test_a_module_is_packed_coefs_first():
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    packed = pack_module(module)
+    assert packed.numel() == sum(parameter.numel() for parameter in module.parameters())
+    torch.testing.assert_close(packed[:8], torch.cat([module[0].weight.ravel(), module[2].weight.ravel()]).detach())
+    for name, value in unpack_module(packed, module).items():
+        torch.testing.assert_close(value, module.get_parameter(name).detach())
 
 
 def test_lower_precision_products_stay_close(rng):
-    layout, batch = Layout(SIZES, K), make_batch("multiclass", rng, True)
-    parameters = layout.join([torch.from_numpy(glorot_uniform(SIZES, 6.0, rng)) for _ in range(K)])
+    layout, batch = Layout.of_layers(SIZES, K), make_batch("multiclass", rng, True)
+    parameters = layout.join([draw(rng) for _ in range(K)])
     gradients = {}
     for dtype in (torch.float64, torch.bfloat16):
         gradient = torch.zeros_like(parameters)
         products = products_for(dtype, CPU, 0)
         rows = DenseRows(batch.inputs.values.to(dtype), products)
-        backprop = Backprop(layout, parameters, gradient, N, ACTIVATIONS["relu"], OBJECTIVES["multiclass"], products)
+        relu = [ACTIVATIONS["relu"]] * 2
+        backprop = Backprop(layout, parameters, gradient, N, relu, OBJECTIVES["multiclass"], products)
         backprop.value_and_gradient(batch._replace(inputs=rows))
         gradients[dtype] = gradient
     difference = (gradients[torch.float64] - gradients[torch.bfloat16]).norm() / gradients[torch.float64].norm()
@@ -160,9 +277,10 @@ def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     matrix = sp.random_array((N, sizes[0]), density=0.4, rng=np.random.default_rng(0), format="csr")
     sparse = SparsePool(matrix, CPU, FLOAT64).slice(0, N)
     dense = DenseRows(torch.from_numpy(matrix.toarray())[None], FLOAT64)
-    layout = Layout(sizes, 1)
-    flat = torch.from_numpy(glorot_uniform(sizes, 6.0, rng))
-    forward = Forward(layout.coefs(flat), layout.intercepts(flat), N, ACTIVATIONS["tanh"], FLOAT64, torch.float64)
+    layout = Layout.of_layers(sizes, 1)
+    flat = torch.from_numpy(draw_parameters(sizes, "glorot_uniform", [6.0] * (len(sizes) - 1), rng))
+    tanh = [ACTIVATIONS["tanh"]] * (len(sizes) - 2)
+    forward = Forward(layout.coefs(flat), layout.intercepts(flat), N, tanh, FLOAT64, torch.float64)
     np.testing.assert_allclose(forward(sparse).clone(), forward(dense), rtol=1e-12)
     delta = torch.from_numpy(rng.normal(size=(1, N, sizes[1])))
     from_sparse, from_dense = (

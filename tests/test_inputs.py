@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from problems import PROBLEMS, raw_prediction
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp import _estimator as estimator_module
 from sk_mlp import _prediction as prediction_module
+from sk_mlp._estimator import Call, Sample
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}
 pytestmark = pytest.mark.usefixtures("unconverged")
@@ -95,11 +95,11 @@ def test_matching_input_is_not_copied(dtype, device):
     problem = PROBLEMS["multiclass"]
     X = np.ascontiguousarray(problem.X, dtype=dtype)
     estimator = MLPTorchClassifier(**FAST, dtype=dtype, device=device)
-    task = estimator._task(X, problem.y, None, estimator_module.Call(goes_on=False))
-    assert np.shares_memory(task.X, X)
+    task = estimator._task(Sample(X, problem.y), Sample(None, None), Call(goes_on=False))
+    assert np.shares_memory(task.table.X, X)
     sparse = sp.csr_array(X)
-    task = estimator._task(sparse, problem.y, None, estimator_module.Call(goes_on=False))
-    assert np.shares_memory(task.X.data, sparse.data)
+    task = estimator._task(Sample(sparse, problem.y), Sample(None, None), Call(goes_on=False))
+    assert np.shares_memory(task.table.X.data, sparse.data)
 
 
 def test_sparse_rows_are_never_densified(where, monkeypatch, rng):

@@ -52,7 +52,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _hub, stacking
-from sk_mlp._estimator import Call
+from sk_mlp._estimator import Call, Sample
 
 OPTIONS = {"hidden_layer_sizes": (6,), "max_iter": 8, "batch_size": 40, "random_state": 0, "learning_rate_init": 0.01}
 X, WEIGHT = PROBLEMS["multiclass"].X, np.random.RandomState(5).uniform(0, 2, 160)
@@ -337,7 +337,7 @@ class TestHowItIsAskedFor:
             Parallel(n_jobs=0)(delayed(abs)(i) for i in range(3))
 
     def test_memory_bounds_the_fits_in_flight(self, stack_sizes, monkeypatch):
-        task = classifier()._task(X, LABELS, None, Call(goes_on=False))
+        task = classifier()._task(Sample(X, LABELS), Sample(None, None), Call(goes_on=False))
         monkeypatch.setattr(stacking, "_BUDGET", 3 * stacking._weigh(task) - 1)
         with parallel_config("sk_mlp"):
             Parallel()(delayed(classifier(alpha=a).fit)(X, LABELS) for a in range(7))
@@ -388,7 +388,9 @@ class TestWhatStacks:
 
     def test_equal_inputs_are_held_once(self, monkeypatch):
         seen, train = [], stacking.train
-        monkeypatch.setattr(stacking, "train", lambda tasks: seen.append({id(t.X) for t in tasks}) or train(tasks))
+        monkeypatch.setattr(
+            stacking, "train", lambda tasks: seen.append({id(t.table.X) for t in tasks}) or train(tasks)
+        )
         for inputs in (X, csr_array(X)):
             with parallel_config("sk_mlp"):
                 Parallel()(delayed(classifier(dtype="float32").fit)(inputs, LABELS) for _ in range(5))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from problems import PROBLEMS
+from scipy.sparse import csr_array
 
 from sk_mlp import _optimizers
-from sk_mlp._estimator import Call
-from sk_mlp._network import Layout, glorot_uniform, pack, unpack
-from sk_mlp._task import Status
+from sk_mlp._estimator import Call, Sample
+from sk_mlp._network import Layout, draw_parameters, pack, unpack
+from sk_mlp._task import Status, Table, Validation
 from sk_mlp._training import stack_key, train
 
 CALL = Call(goes_on=False)
@@ -46,7 +47,7 @@ def tasks(problem, solver, where, weighted, early_stopping):
         estimator = problem.ours(**{**problem.options, **common, **rates, **options}, **where)
         X = inputs[i % 3]
         weight = rng.uniform(0, 2, len(X)) if weighted and i % 2 else None
-        made.append(estimator._task(X, problem.y[: len(X)], weight, CALL))
+        made.append(estimator._task(Sample(X, problem.y[: len(X)], weight), Sample(None, None), CALL))
     return made
 
 
@@ -62,19 +63,22 @@ def test_stack_is_its_members_alone(name, solver, weighted, early_stopping, wher
     assert len({stack_key(task) for task in tasks(problem, solver, where, weighted, early_stopping)}) == 1
     for ours, expected in zip(together, alone, strict=True):
         assert (ours.n_iter, ours.status, ours.message) == (expected.n_iter, expected.status, expected.message)
-        np.testing.assert_allclose(ours.parameters, expected.parameters, rtol=rtol, atol=rtol)
-        np.testing.assert_allclose(ours.progress.loss_curve, expected.progress.loss_curve, rtol=rtol)
+        np.testing.assert_allclose(ours.state.parameters, expected.state.parameters, rtol=rtol, atol=rtol)
+        np.testing.assert_allclose(ours.progress.history.loss, expected.progress.history.loss, rtol=rtol)
         np.testing.assert_allclose(ours.progress.validation_scores, expected.progress.validation_scores, atol=rtol)
 
 
 def test_sparse_stack_is_its_members_alone(where, rtol):
-    from scipy.sparse import csr_array
+    def sparse(task):
+        table = task.table._replace(X=csr_array(task.table.X))
+        validation = task.validation and Validation(task.validation.table._replace(X=table.X))
+        return replace(task, table=table, validation=validation)
 
     problem = PROBLEMS["multiclass"]
-    made = [replace(task, X=csr_array(task.X)) for task in tasks(problem, "adam", where, True, True)]
-    alone = [replace(task, X=csr_array(task.X)) for task in tasks(problem, "adam", where, True, True)]
+    made = [sparse(task) for task in tasks(problem, "adam", where, True, True)]
+    alone = [sparse(task) for task in tasks(problem, "adam", where, True, True)]
     for ours, task in zip(train(made), alone, strict=True):
-        np.testing.assert_allclose(ours.parameters, train([task])[0].parameters, rtol=rtol, atol=rtol)
+        np.testing.assert_allclose(ours.state.parameters, train([task])[0].state.parameters, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -82,33 +86,34 @@ def test_rows_that_nobody_trains_on_change_nothing(order, where, rtol):
     """The unweighted of two members trains on the second half of twice the rows."""
     alone, together = ([tasks(PROBLEMS["multiclass"], "adam", where, True, False)[i] for i in order] for _ in range(2))
     for i, task in enumerate(together):
-        if task.sample_weight is None:
-            twice = {"X": np.vstack([task.X, task.X]), "target": np.vstack([task.target, task.target])}
-            together[i] = replace(task, **twice, train_rows=task.train_rows + len(task.X))
+        X, target, weight, rows = task.table
+        if weight is None:
+            twice = Table(np.vstack([X, X]), np.vstack([target, target]), None, rows + len(X))
+            together[i] = replace(task, table=twice)
     for ours, expected in zip(train(together), train(alone), strict=True):
-        np.testing.assert_allclose(ours.parameters, expected.parameters, rtol=rtol, atol=rtol)
+        np.testing.assert_allclose(ours.state.parameters, expected.state.parameters, rtol=rtol, atol=rtol)
 
 
 def test_a_task_is_left_as_it_was(where):
     task = tasks(PROBLEMS["multiclass"], "adam", where, True, False)[0]
-    parameters, X, target = task.parameters.copy(), task.X.copy(), task.target.copy()
+    parameters, X, target = task.parameters.copy(), task.table.X.copy(), task.table.target.copy()
     train([task])
     np.testing.assert_array_equal(task.parameters, parameters)
-    np.testing.assert_array_equal(task.X, X)
-    np.testing.assert_array_equal(task.target, target)
+    np.testing.assert_array_equal(task.table.X, X)
+    np.testing.assert_array_equal(task.table.target, target)
 
 
 def test_two_runs_give_the_same_bits(where):
     first, second = (train(tasks(PROBLEMS["multiclass"], "adam", where, True, True)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a.parameters, b.parameters)
+        np.testing.assert_array_equal(a.state.parameters, b.state.parameters)
 
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_layout_joins_and_parts(k, rng):
     sizes = (4, 3, 2)
-    packed = [torch.from_numpy(glorot_uniform(sizes, 6.0, rng)) for _ in range(k)]
-    layout = Layout(sizes, k)
+    packed = [torch.from_numpy(draw_parameters(sizes, "glorot_uniform", (6.0, 6.0), rng)) for _ in range(k)]
+    layout = Layout.of_layers(sizes, k)
     flat = layout.join(packed)
     for i, vector in enumerate(packed):
         assert torch.equal(layout.member(flat, i), vector)
@@ -123,7 +128,7 @@ def test_layout_joins_and_parts(k, rng):
 
 
 def test_spread_gives_each_member_its_value():
-    layout = Layout((4, 3, 2), 3)
+    layout = Layout.of_layers((4, 3, 2), 3)
     values = layout.spread([1.0, 2.0, 3.0], torch.empty(0))
     for i in range(3):
         assert (layout.member(values, i) == i + 1).all()
@@ -136,7 +141,7 @@ def test_fused_adam_is_the_written_rule(dtype, rates, rng, device):
     settings = [
         tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[2].settings
     ] * 2
-    layout = Layout((30, 20, 3), 2)
+    layout = Layout.of_layers((30, 20, 3), 2)
     start = torch.from_numpy(rng.normal(size=2 * layout.n_parameters)).to(device, dtype)
     gradients = [torch.from_numpy(rng.normal(size=start.numel())).to(start) for _ in range(20)]
     ends = []
@@ -157,7 +162,7 @@ def test_adam_is_torch_adam(rng):
     """The rate of scikit-learn's form and epsilon / sqrt(1 - beta_2**t) in PyTorch's are one rule."""
     settings = tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[0].settings
     settings = replace(settings, epsilon=1e-16)  # where the two forms of epsilon no longer matter
-    layout = Layout((6, 5), 1)
+    layout = Layout.of_layers((6, 5), 1)
     parameters = torch.from_numpy(rng.normal(size=layout.n_parameters))
     expected = parameters.clone().requires_grad_()
     gradient = torch.empty_like(parameters)

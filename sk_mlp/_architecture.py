@@ -1,0 +1,183 @@
+"""The network that an estimator's parameters describe: its first values, its modules, and its fitted attributes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from ._activations import Activation, activations_of
+from ._autograd import IN_TRAINING, load, pack_module, seeded, trained_parameters, unpack_module
+from ._network import Kinds, build_module, draw_parameters, pack, unpack
+from ._task import State
+
+_CPU = torch.device("cpu")
+
+
+class Weights(NamedTuple):
+    """A network's values as NumPy arrays of one number type, as they are kept on a fitted estimator.
+
+    `coefs` and `intercepts` belong to linear layers that were built here; `rest` is what else the network's
+    `state_dict` holds, which for a user's module is all of it.
+    """
+
+    coefs: Sequence[np.ndarray]
+    intercepts: Sequence[np.ndarray]
+    rest: Mapping[str, np.ndarray]
+
+
+class Architecture:
+    """A network of linear layers, or whatever `module(n_features, n_outputs)` builds instead.
+
+    `description` holds the parameters that describe it, plain values that are kept with a fitted estimator:
+    `layer_sizes`, and the estimator's `activation`, `dropout`, `normalization` and `module`.
+    """
+
+    def __init__(self, description: Mapping[str, Any], init: str = "glorot_uniform") -> None:
+        self.description, self._init = description, init
+        self.layer_sizes: tuple[int, ...] = description["layer_sizes"]
+        self.factory: Callable[[int, int], nn.Module] | None = description["module"]
+        self.normalization: str | None = description["normalization"]
+
+    @cached_property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of each hidden layer built here."""
+        return () if self.factory else activations_of(self.description["activation"], len(self.layer_sizes) - 2)
+
+    @cached_property
+    def dropout(self) -> tuple[float, ...]:
+        """The rate of each hidden layer built here."""
+        return () if self.factory else dropout_rates(self.description["dropout"], len(self.layer_sizes) - 2)
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether value and gradient are known without autograd."""
+        known = all(activation.has_closed_form for activation in self.activations)
+        return self.factory is None and self.normalization is None and known
+
+    @property
+    def is_random(self) -> bool:
+        """Whether anything but the weights of linear layers may be drawn at random."""
+        return any(self.dropout) or not self.has_closed_form
+
+    @property
+    def _linear_names(self) -> list[str]:
+        """Names of the linear layers in the modules built here."""
+        between = 1 + (self.normalization is not None) + self.is_random  # activation, normalization, dropout
+        return [str(i * (1 + between)) for i in range(len(self.layer_sizes) - 1)]
+
+    def draw(self, rng: np.random.RandomState, seed: int, dtype: np.dtype) -> Weights:
+        """Return initial values: of linear layers built here from `rng`, of what users build from `seed`."""
+        if self.factory is not None:
+            return Weights([], [], _arrays(self._made_by_user(seed).state_dict(), dtype))
+        factors = [activation.init_factor for activation in self.activations]
+        factors.append(factors[-1] if factors else 6.0)
+        packed = draw_parameters(self.layer_sizes, self._init, factors, rng).astype(dtype)
+        weights = Weights(*unpack(packed, self.layer_sizes), {})
+        if self.has_closed_form:
+            return weights
+        state = self._built(weights, Kinds(), seed).state_dict()
+        own = {f"{name}.{part}" for name in self._linear_names for part in ("weight", "bias")}
+        return weights._replace(rest=_arrays({name: state[name] for name in state if name not in own}, dtype))
+
+    def module(self, weights: Weights, kinds: Kinds) -> nn.Module:
+        """Return the network over the memory of `weights`."""
+        rest = {name: torch.from_numpy(value) for name, value in weights.rest.items()}
+        if self.factory is not None:
+            return load(self._made_by_user(0), rest)
+        module = self._built(weights, kinds, 0)
+        load(module, rest | {name: value for name, value in module.state_dict().items() if name not in rest})
+        return module
+
+    def trained_module(self, weights: Weights) -> nn.Module | None:
+        """Return a network to be trained, on a copy of `weights`; None where the closed form trains it."""
+        if self.has_closed_form:
+            return None
+        copied = Weights(
+            [coef.copy() for coef in weights.coefs],
+            [intercept.copy() for intercept in weights.intercepts],
+            {name: value.copy() for name, value in weights.rest.items()},
+        )
+        return self.module(copied, IN_TRAINING).train()
+
+    def pack(self, weights: Weights, module: nn.Module | None, dtype: np.dtype) -> np.ndarray:
+        """Return the packed parameters of `weights`, which `module` has where there is no closed form."""
+        if module is None:
+            return pack(weights.coefs, weights.intercepts, dtype)
+        return pack_module(module).cpu().numpy().astype(dtype)
+
+    def unpack(self, state: State, module: nn.Module | None) -> Weights:
+        """Return the values of a training's state."""
+        if module is None:
+            return Weights(*unpack(state.parameters, self.layer_sizes), {})
+        named = {name: view.numpy() for name, view in unpack_module(torch.from_numpy(state.parameters), module).items()}
+        rest = {**named, **state.buffers}
+        if self.factory is not None:
+            return Weights([], [], rest)
+        coefs = [np.ascontiguousarray(rest.pop(f"{name}.weight").T) for name in self._linear_names]
+        return Weights(coefs, [rest.pop(f"{name}.bias") for name in self._linear_names], rest)
+
+    def require_outputs(self, module: nn.Module) -> None:
+        """Raise ValueError unless a user's module gives `n_outputs` raw predictions a row."""
+        n_features, n_outputs = self.layer_sizes
+        like = next(module.parameters())
+        module.eval()
+        with torch.no_grad(), seeded(0, like.device):
+            raw = module(torch.zeros(2, n_features, dtype=like.dtype, device=like.device))
+        module.train()
+        if not isinstance(raw, Tensor) or raw.shape != (2, n_outputs):
+            found = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else repr(raw)
+            raise ValueError(
+                f"module must map rows (n, {n_features}) to raw predictions (n, {n_outputs}), got {found} for n = 2"
+            )
+
+    def _built(self, weights: Weights, kinds: Kinds, seed: int) -> nn.Module:
+        """Return linear layers over `weights` with what comes between them."""
+        coefs, intercepts = ([torch.from_numpy(a) for a in arrays] for arrays in (weights.coefs, weights.intercepts))
+        makers = [activation.module for activation in self.activations]
+        # Where there is a state, dropout of 0 keeps its place, so that names do not depend on it.
+        dropout = self.dropout if self.is_random else ()
+        with torch.inference_mode(False), torch.enable_grad(), seeded(seed, _CPU):
+            return build_module(coefs, intercepts, makers, dropout, self.normalization, kinds)
+
+    def _made_by_user(self, seed: int) -> nn.Module:
+        """Call the factory; what it draws from PyTorch's generator depends on `seed` alone."""
+        assert self.factory is not None
+        with torch.inference_mode(False), torch.enable_grad(), seeded(seed, _CPU):
+            module = self.factory(self.layer_sizes[0], self.layer_sizes[-1])
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"module must return an nn.Module, got {module!r}")
+        if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+            raise ValueError(f"module must know the shapes of its parameters, got lazy ones in {module!r}")
+        if not trained_parameters(module):
+            raise ValueError(f"module must have parameters to train, got {module!r}")
+        return copy.deepcopy(module)  # a function may return one module again and again
+
+
+def _arrays(state: Mapping[str, Tensor], dtype: np.dtype) -> dict[str, np.ndarray]:
+    """Return copies as NumPy arrays, floats of `dtype` (by way of float64: NumPy has no bfloat16)."""
+    return {
+        name: value.detach().cpu().double().numpy().astype(dtype) if value.is_floating_point()
+        else value.detach().cpu().numpy().copy()
+        for name, value in state.items()
+    }  # fmt: skip
+
+
+def dropout_rates(dropout: Any, n_hidden: int) -> tuple[float, ...]:
+    """Return each hidden layer's dropout. Raises ValueError for another number of them, or one outside [0, 1)."""
+    rates = [dropout] * n_hidden if np.ndim(dropout) == 0 else list(dropout)
+    if len(rates) != n_hidden:
+        raise ValueError(
+            f"dropout must be one rate for all hidden layers or a sequence of one each, {n_hidden} in all, "
+            f"got {len(rates)}: {dropout!r}"
+        )
+    if not all(isinstance(rate, Real) and 0 <= float(rate) < 1 for rate in rates):
+        raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+    return tuple(float(rate) for rate in rates)

@@ -1,0 +1,204 @@
+"""Value and gradient through PyTorch's autograd, for one network that is any `nn.Module`.
+
+The module's parameters are made views of the flat buffers, those of two or more dimensions first: they are the coefs
+that the L2 penalty counts. Losses and their slopes in raw space stay in closed form; autograd takes over below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ._backprop import Penalty
+from ._batches import Batch, Rows
+from ._device import generators
+from ._network import Kinds, Layout
+from ._objective import Objective
+
+
+class WeightedBatchNorm(nn.BatchNorm1d):
+    """Batch normalization whose statistics count rows by their share of the batch's weight.
+
+    Ioffe and Szegedy, "Batch normalization", ICML 2015. So a weight of 2 is the row twice, here too; running variances
+    are the batch's own, without PyTorch's `n / (n - 1)`. A batch of one row, which has no variance, is normalised by
+    the running statistics and leaves them as they are.
+    """
+
+    share: Tensor | None = None  # (n, 1); None where all rows weigh the same
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.share is None:
+            out, mean, inverse_deviation = torch.native_batch_norm(
+                x, self.weight, self.bias, None, None, True, 0.0, self.eps
+            )
+            self._remember(mean, inverse_deviation.detach() ** -2 - self.eps)
+            return out
+        mean = (x * self.share).sum(0)
+        centred = x - mean
+        variance = (centred.square() * self.share).sum(0)
+        if self.share.any():
+            self._remember(mean, variance)
+        return torch.addcmul(self.bias, centred, self.weight * (variance + self.eps).rsqrt())
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards a batch's."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach(), self.momentum)
+
+
+class MaskedDropout(nn.Dropout):
+    """Dropout with the masks that the closed form would take."""
+
+    mask: Tensor | None = None  # (n, units); None where nothing is dropped in any layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask if self.training and self.mask is not None else x
+
+
+IN_TRAINING = Kinds(batch_norm=WeightedBatchNorm, dropout=MaskedDropout)
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the module's parameters that are not frozen by name, those of two or more dimensions first."""
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return dict(sorted(named.items(), key=lambda item: item[1].ndim < 2))
+
+
+def module_layout(module: nn.Module) -> Layout:
+    """Return where the module's trained parameters lie in a flat buffer."""
+    shapes = [parameter.shape for parameter in trained_parameters(module).values()]
+    return Layout([s for s in shapes if len(s) >= 2], [s for s in shapes if len(s) < 2], 1)
+
+
+def pack_module(module: nn.Module) -> Tensor:
+    """Return a packed copy of the module's trained parameters."""
+    return torch.cat([parameter.detach().reshape(-1) for parameter in trained_parameters(module).values()])
+
+
+def unpack_module(packed: Tensor, module: nn.Module) -> dict[str, Tensor]:
+    """Return views of a packed vector by the names of the module's trained parameters."""
+    views = module_layout(module).parameters(packed)
+    return {name: view[0] for name, view in zip(trained_parameters(module), views, strict=True)}
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of what a module's state holds besides its trained parameters, running statistics for example."""
+    trained = trained_parameters(module)
+    return {name: value.detach().clone() for name, value in module.state_dict().items() if name not in trained}
+
+
+def values_a_row(module: nn.Module) -> int:
+    """Estimate how many values a module keeps for a row, from what its weights give out."""
+    return 4 * sum(parameter.shape[0] for parameter in module.parameters() if parameter.ndim >= 2)
+
+
+def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Make a module's parameters and buffers those of `state`, over its memory, and return the module.
+
+    Unlike `load_state_dict(assign=True)` it leaves parameters that share their memory tied.
+    """
+    own = module.state_dict(keep_vars=True)
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
+        raise ValueError(
+            f"module and activation must build the network that was fitted, with {sorted(state)}, got {sorted(own)}"
+        )
+    for name, value in own.items():
+        value.data = state[name]
+    return module
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Let the generators that a module on `device` may draw from start at `seed`, and be as they were after."""
+    before = [(generator, generator.get_state()) for generator in generators(device)]
+    for generator, _ in before:
+        generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        for generator, state in before:
+            generator.set_state(state)
+
+
+class Autograd:
+    """Value and gradient of one module for batches of any size; the interface is `Backprop`'s."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layout: Layout,
+        parameters: Tensor,
+        gradient: Tensor,
+        n_outputs: int,
+        n: int,
+        objective: Objective,
+        product: torch.dtype,
+    ) -> None:
+        self._module, self._objective, self._gradient = module, objective, gradient
+        views = zip(layout.parameters(parameters), layout.parameters(gradient), strict=True)
+        for parameter, (value, slope) in zip(trained_parameters(module).values(), views, strict=True):
+            parameter.data, parameter.grad = value[0], slope[0]
+        self._raw = parameters.new_empty(1, n_outputs, n)
+        self._raw_delta = torch.empty_like(self._raw)
+        self._cast = autocast(parameters, product)
+        self._penalty = Penalty(layout, parameters, gradient)
+        self._dropouts = [m for m in module.modules() if isinstance(m, MaskedDropout)]
+        self._norms = [m for m in module.modules() if isinstance(m, WeightedBatchNorm)]
+
+    def value_and_gradient(self, batch: Batch) -> None:
+        """Fill the gradient, and the batch's row losses and norms."""
+        for norm in self._norms:
+            norm.share = batch.scale[0].T if batch.scale.shape[-1] > 1 else None
+        for dropout, mask in zip(self._dropouts, batch.masks or (), strict=bool(batch.masks)):
+            dropout.mask = mask[0]
+        self._gradient.zero_()
+        raw = self._forward(batch.inputs.dense()[0])
+        self._raw.copy_(raw.detach().T)
+        self._objective.loss_and_gradient(self._raw, batch.target, batch.losses, self._raw_delta)
+        self._raw_delta.mul_(batch.scale)
+        raw.backward(self._raw_delta[0].T.to(raw.dtype))
+        self._penalty.add(batch)
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        """Return raw predictions `(n, n_outputs)` with their graph."""
+        try:
+            with torch.enable_grad(), self._cast:
+                return self._module(inputs)
+        except ValueError as error:
+            if len(inputs) == 1:
+                error.add_note("The batch had one row, as the last of an epoch may; see batch_size.")
+            raise
+
+
+class ModuleForward:
+    """Raw predictions of one module, as it predicts; the interface is `Forward`'s."""
+
+    def __init__(self, module: nn.Module, like: Tensor, product: torch.dtype) -> None:
+        self._module, self._cast, self._dtype = module, autocast(like, product), like.dtype
+
+    def __call__(self, inputs: Rows) -> Tensor:
+        """Return raw predictions `(1, n_outputs, n)`."""
+        was_training = self._module.training
+        self._module.eval()
+        try:
+            with torch.no_grad(), self._cast:
+                return self._module(inputs.dense()[0]).to(self._dtype).T.unsqueeze(0)
+        finally:
+            self._module.train(was_training)
+
+
+def autocast(like: Tensor, product: torch.dtype) -> Any:
+    """Return a context in which modules multiply in `product` where that is less than the type of `like`."""
+    if product == like.dtype:
+        return nullcontext()
+    return torch.autocast(like.device.type, product)

@@ -1,0 +1,44 @@
+"""scikit-learn's callback protocol: what a fit tells callbacks, worked out only for those that ask.
+
+A fit is a task whose subtasks are its epochs (iterations with L-BFGS). See
+https://scikit-learn.org/stable/developers/callbacks.html for the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+from ._task import State
+
+
+class Callbacks:
+    """The callbacks of one fit. `fitted` maps a state to the attributes that make the estimator ready to predict."""
+
+    def __init__(self, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> None:
+        self._estimator = estimator
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._values = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        self._fit = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self._fit.call_on_fit_task_begin(**self._values)
+        self.fitted: Callable[[State], dict[str, Any]] = lambda state: {}
+
+    def begin_epoch(self, state: Callable[[], State]) -> None:
+        """Tell that an epoch begins."""
+        self._epoch = self._fit.subcontext(task_name="epoch")
+        self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(state()))
+
+    def end_epoch(self, state: Callable[[], State]) -> bool:
+        """Tell that it has ended; return whether a callback wants training to end."""
+        return self._epoch.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(state()))
+
+    def end_fit(self, state: State) -> None:
+        """Tell that the fit has ended."""
+        self._fit.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(state))
+
+
+def callbacks_of(estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> Callbacks | None:
+    """Return what tells the estimator's callbacks of a fit that begins; None if it has none."""
+    return Callbacks(estimator, X, y, sample_weight) if hasattr(estimator, "_skl_callbacks") else None

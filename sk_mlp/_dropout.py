@@ -1,0 +1,110 @@
+"""Dropout masks as functions of what they drop: no state, no order of draws.
+
+The mask of a row is a hash of the seed, the epoch and the row's own values. So a row that appears twice gets one mask,
+as a row of weight 2 does; where a row lies in its batch, or who trains beside it, makes no difference; and nothing is
+drawn from the generator that shuffles. Masks are inverted (Srivastava et al., "Dropout", 2014): kept values are
+divided by the share that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+# Constants of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+_STEP, _MIX_1, _MIX_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
+_STEPS = 2**16  # a rate is a multiple of 1 / _STEPS: 16 random bits a value
+_PER_WORD = 4  # values from one random word of 64 bits
+_HASHED_BYTES = 2**22  # of rows hashed at once
+
+
+def _mix(words: np.ndarray, scratch: np.ndarray | None = None) -> np.ndarray:
+    """Scramble 64-bit words in place, and return them; `scratch` is of their shape."""
+    scratch = np.empty_like(words) if scratch is None else scratch
+    for shift, factor in ((_SHIFT_1, _MIX_1), (_SHIFT_2, _MIX_2)):
+        np.right_shift(words, shift, out=scratch)
+        np.bitwise_xor(words, scratch, out=words)
+        np.multiply(words, factor, out=words)
+    np.right_shift(words, _SHIFT_3, out=scratch)
+    return np.bitwise_xor(words, scratch, out=words)
+
+
+def hash_rows(X: Any) -> np.ndarray:
+    """Return a 64-bit hash of each row's values `(n,)`, the same for dense and sparse rows; X is float32 or float64."""
+    factors = _mix(np.arange(1, X.shape[1] + 1, dtype=np.uint64) * _STEP) | np.uint64(1)
+    if sp.issparse(X):
+        return _mix(sp.csr_array((_bits(X.data), X.indices, X.indptr), shape=X.shape) @ factors)
+    size = max(1, _HASHED_BYTES // (8 * X.shape[1]))
+    chunks = [X[start : start + size] for start in range(0, len(X), size)]
+    return _mix(np.concatenate([np.einsum("ij,j->i", _bits(chunk), factors) for chunk in chunks]))
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """Return 64-bit words that tell floats apart, 0 for 0.
+
+    Round numbers end in zeros, which a product with an odd factor keeps: their upper bits are folded onto the lower.
+    """
+    values = values + values.dtype.type(0)  # turns -0 into 0
+    bits = values.view(f"u{values.dtype.itemsize}").astype(np.uint64)
+    return bits ^ (bits >> np.uint64(32)) ^ (bits >> np.uint64(47))
+
+
+class Masks:
+    """Makes the masks of k networks whose hidden layers have `widths` units."""
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        rates: np.ndarray,  # (k, n_hidden)
+        seeds: Sequence[int],  # (k,)
+        hashes: np.ndarray,  # of the rows that are drawn from, (n,)
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._k, self._n_units, self._hashes = len(seeds), sum(widths), hashes
+        self._spans = list(pairwise(accumulate(widths, initial=0)))
+        # Of _STEPS values, (k, 1, n_units).
+        dropped = np.rint(np.repeat(rates, widths, axis=1) * _STEPS).clip(max=_STEPS - 1)[:, None]
+        # Read as signed numbers, 16 random bits are at least this with the probability of being kept.
+        self._least_kept = torch.from_numpy((dropped - _STEPS // 2).astype(np.int16)).to(device)
+        self._scale = torch.from_numpy(_STEPS / (_STEPS - dropped)).to(device, dtype)
+        self._words = np.arange(1, -(-self._n_units // _PER_WORD) + 1, dtype=np.uint64) * _STEP
+        self._seeds = np.array(seeds, dtype=np.uint64)
+        self._buffers = lru_cache(maxsize=4)(self._new_buffers)
+
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes a row's masks take."""
+        return self._n_units * self._scale.element_size()
+
+    def draw(self, rows: np.ndarray, n_steps: int, epochs: Sequence[int], window: int) -> Iterator[list[Tensor]]:
+        """Yield for each step the masks of each layer, `(k, n, units)`, worked out for `window` steps at once.
+
+        `rows` index the hashes, step by step, `(n_steps * k * n,)`; `epochs` `(k,)` are the members' own.
+        """
+        keys = _mix(self._seeds + np.array(epochs, dtype=np.uint64) * _STEP)[:, None]
+        by_step = rows.reshape(n_steps, self._k, -1)
+        for start in range(0, n_steps, window):
+            keyed = self._hashes[by_step[start : start + window]] ^ keys
+            for masks in self._masks(_mix(keyed)):
+                yield [masks[..., a:b] for a, b in self._spans]
+
+    def _masks(self, keyed: np.ndarray) -> Tensor:
+        """Return masks `(steps, k, n, n_units)` for hashes `(steps, k, n)`, in a buffer that is used again."""
+        words, scratch, masks = self._buffers(keyed.shape)
+        _mix(np.add(keyed[..., None], self._words, out=words), scratch)
+        bits = torch.from_numpy(words.view(np.int16)[..., : self._n_units]).to(masks.device)
+        return torch.ge(bits, self._least_kept, out=masks).mul_(self._scale)
+
+    def _new_buffers(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Return arrays for the masks of hashes of `shape`; fresh ones for each window would cost a third more."""
+        words = np.empty((*shape, len(self._words)), np.uint64)
+        return words, np.empty_like(words), self._scale.new_empty(*shape, self._n_units)

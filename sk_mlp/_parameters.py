@@ -1,0 +1,85 @@
+"""What the estimators' parameters may be, each alone and together."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from torch import nn
+
+from ._activations import ACTIVATIONS
+from ._device import PRECISIONS
+from ._network import INITIALISATIONS
+from ._optimizers import require_usable
+from ._schedules import SCHEDULES
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(ACTIVATIONS)), "array-like", callable],
+    "solver": [StrOptions({"lbfgs", "sgd", "adam", "adamw"}), type],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions(set(SCHEDULES)), callable],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "device": [str],
+    "dtype": [StrOptions(set(PRECISIONS))],
+    "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+    "normalization": [StrOptions({"layer", "batch"}), None],
+    "init": [StrOptions(set(INITIALISATIONS))],
+    "module": [callable, None],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "solver_kwargs": [dict, None],
+    "warmup_epochs": [Interval(Integral, 0, None, closed="left")],
+    "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "scoring": [str, callable, None],
+    "max_time": [Interval(Real, 0, None, closed="neither"), None],
+}
+
+
+def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
+    """Raise ValueError for parameters that are sound alone and not together."""
+    solver, options = estimator.solver, estimator.solver_kwargs
+    if isinstance(solver, type):
+        require_usable(solver, options or {}, estimator.learning_rate_init)
+    elif options:
+        raise ValueError(f"solver_kwargs must come with a torch.optim.Optimizer class, got solver={solver!r}")
+    if isinstance(estimator.module, nn.Module):
+        raise ValueError(
+            f"module must be a class or a function (n_features, n_outputs) -> nn.Module, "
+            f"got an instance, {estimator.module!r}"
+        )
+    changed = _changes_of_the_network(estimator)
+    if solver == "lbfgs" and changed:
+        raise ValueError(f"solver='lbfgs' must have one loss for all rows and steps, got {changed}")
+    if solver == "lbfgs" and has_validation:
+        raise ValueError("X_val must come with a solver that works in epochs, got solver='lbfgs'")
+    if estimator.module is not None and changed:
+        raise ValueError(f"module must build the whole network itself, got {changed} besides")
+
+
+def _changes_of_the_network(estimator: BaseEstimator) -> str:
+    """Return the parameters that put more than layers and activations into a network, as a user would write them."""
+    normalization, dropout = estimator.normalization, estimator.dropout
+    changes = [] if normalization is None else [f"normalization={normalization!r}"]
+    if any(np.ravel(np.array(dropout, dtype=object)) != 0):
+        changes.append(f"dropout={dropout!r}")
+    return ", ".join(changes)
