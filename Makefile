@@ -36,6 +36,7 @@ format: $(READY)  ## put style right
 bench: $(READY)  ## time fits beside scikit-learn, skorch and a torch loop
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.fit $(ARGS)
+	@$(BIN)/python -m benchmarks.options $(ARGS)
 	@$(BIN)/python -m benchmarks.predict $(ARGS)
 	@$(BIN)/python -m benchmarks.search $(ARGS)
 

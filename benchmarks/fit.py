@@ -30,7 +30,8 @@ def _all_peers(job: Job) -> Contestants:
     }
 
 
-def _digits(hidden: tuple[int, ...], batch_size: int, epochs: int) -> Job:
+def digits_job(hidden: tuple[int, ...], batch_size: int, epochs: int) -> Job:
+    """Return scikit-learn's digits, pixels scaled to [0, 1]."""
     X, y = load_digits(return_X_y=True)
     return Job(X / 16, y, hidden, batch_size, epochs)
 
@@ -40,9 +41,10 @@ def _random(n: int, n_features: int, hidden: tuple[int, ...], epochs: int) -> Jo
     return Job(rng.normal(size=(n, n_features)), rng.integers(10, size=n), hidden, 200, epochs)
 
 
-def _diabetes() -> Contestants:
+def diabetes_job() -> Job:
+    """Return scikit-learn's diabetes data, features and target scaled to about 1."""
     X, y = load_diabetes(return_X_y=True)
-    return _all_peers(Job(X * 20, y / 100, (64, 64), 32, 40))
+    return Job(X * 20, y / 100, (64, 64), 32, 40)
 
 
 def _bfloat16() -> Contestants:
@@ -58,13 +60,13 @@ def _sparse() -> Contestants:
 
 
 def _early_stopping() -> Contestants:
-    job = _digits((100,), 200, 40)
+    job = digits_job((100,), 200, 40)
     more = {"early_stopping": True}
     return {OURS: peers.ours(job, **more), "scikit-learn": peers.scikit_learn(job, **more)}
 
 
 def _lbfgs() -> Contestants:
-    job = _digits((100,), 200, 40)
+    job = digits_job((100,), 200, 40)
     more = {"solver": "lbfgs"}
     return {OURS: peers.ours(job, **more), "scikit-learn": peers.scikit_learn(job, **more)}
 
@@ -86,9 +88,9 @@ def _partial_fit() -> Contestants:
 
 # Case, contestants, and whether it takes longer than a quick run allows.
 CASES: dict[str, tuple[Callable[[], Contestants], bool]] = {
-    "digits, (100,), batch 200": (lambda: _all_peers(_digits((100,), 200, 40)), False),
-    "digits, (32, 16), batch 32": (lambda: _all_peers(_digits((32, 16), 32, 10)), False),
-    "diabetes, (64, 64), batch 32": (_diabetes, False),
+    "digits, (100,), batch 200": (lambda: _all_peers(digits_job((100,), 200, 40)), False),
+    "digits, (32, 16), batch 32": (lambda: _all_peers(digits_job((32, 16), 32, 10)), False),
+    "diabetes, (64, 64), batch 32": (lambda: _all_peers(diabetes_job()), False),
     "20,000 x 784, (512, 256), batch 200": (lambda: _all_peers(_random(20_000, 784, (512, 256), 3)), True),
     "20,000 x 784, (512, 256), bfloat16": (_bfloat16, True),
     "sparse 10,000 x 20,000, (64,), batch 200": (_sparse, True),

@@ -91,13 +91,13 @@ def skorch(job: Job) -> Callable[[], object]:
     return lambda: skorch_net(job).fit(X, y)
 
 
-def torch_loop(job: Job) -> Callable[[], object]:
+def torch_loop(job: Job, make: Callable[[Sequence[int]], nn.Module] = build) -> Callable[[], object]:
     """Return the loop a PyTorch user writes: tensors in memory, shuffled indices, fused Adam, losses summed."""
 
     def fit() -> float:
         X = torch.from_numpy(job.X).float()
         y = torch.from_numpy(job.y) if job.is_classification else torch.from_numpy(job.y).float()[:, None]
-        module, criterion = build(job.sizes), nn.CrossEntropyLoss() if job.is_classification else nn.MSELoss()
+        module, criterion = make(job.sizes), nn.CrossEntropyLoss() if job.is_classification else nn.MSELoss()
         optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
         for _ in range(job.epochs):
             total = 0.0
