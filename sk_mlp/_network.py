@@ -172,7 +172,13 @@ def build_module(
 
 def _made(activation: Callable[[], nn.Module]) -> nn.Module:
     """Call what makes an activation. Raises ValueError unless that is a module."""
-    made = activation()
+    try:
+        made = activation()
+    except TypeError as error:
+        raise ValueError(
+            f"activation must make an nn.Module when called without arguments (nn.ReLU, not torch.relu), "
+            f"got {activation!r}: {error}"
+        ) from error
     if not isinstance(made, nn.Module):
         raise ValueError(f"activation must make an nn.Module, got {made!r} from {activation!r}")
     return made

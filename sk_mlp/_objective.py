@@ -370,7 +370,10 @@ class CustomLoss(Objective):
         """Raise ValueError unless `values` are a loss for each row that depends on the raw predictions."""
         if not isinstance(values, Tensor) or values.shape != (n,):
             found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
-            raise ValueError(f"loss must return a tensor of one loss a row, shape ({n},), got {found}")
+            raise ValueError(
+                f"loss must return a tensor of one loss a row, summed over outputs and not over rows, shape ({n},), "
+                f"got {found}"
+            )
         if not values.requires_grad:
             raise ValueError("loss must be a differentiable function of raw_prediction, got a tensor without a graph")
 

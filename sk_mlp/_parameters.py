@@ -6,8 +6,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from torch import nn
 
 from ._activations import ACTIVATIONS
@@ -16,10 +17,24 @@ from ._network import INITIALISATIONS
 from ._optimizers import require_usable
 from ._schedules import SCHEDULES
 
+
+class _OptimizerClass(HasMethods):
+    """Holds for the classes of `torch.optim` and what derives from them.
+
+    Of a class of scikit-learn's, because it takes no other constraints.
+    """
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return isinstance(val, type) and issubclass(val, torch.optim.Optimizer)
+
+    def __str__(self) -> str:
+        return "a torch.optim.Optimizer class, such as torch.optim.RMSprop"
+
+
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS)), "array-like", callable],
-    "solver": [StrOptions({"lbfgs", "sgd", "adam", "adamw"}), type],
+    "solver": [StrOptions({"lbfgs", "sgd", "adam", "adamw"}), _OptimizerClass("step")],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions(set(SCHEDULES)), callable],
@@ -69,7 +84,9 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
         )
     changed = _changes_of_the_network(estimator)
     if solver == "lbfgs" and changed:
-        raise ValueError(f"solver='lbfgs' must have one loss for all rows and steps, got {changed}")
+        raise ValueError(
+            f"dropout and normalization must come with a solver that works in epochs, got {changed} with 'lbfgs'"
+        )
     if solver == "lbfgs" and has_validation:
         raise ValueError("X_val must come with a solver that works in epochs, got solver='lbfgs'")
     if estimator.module is not None and changed:
