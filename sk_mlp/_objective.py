@@ -166,9 +166,9 @@ class CrossEntropy(Classification):
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.log_softmax(raw, 1, out=gradient)
         torch.gather(gradient, 1, target, out=losses.unsqueeze(1))
-        losses.mul_(self.label_smoothing - 1)
+        losses.neg_()
         if self.label_smoothing:
-            losses.sub_(gradient.mean(1), alpha=self.label_smoothing)
+            losses.mul_(1 - self.label_smoothing).sub_(gradient.mean(1), alpha=self.label_smoothing)
         gradient.exp_()
         gradient.scatter_add_(1, target, _all(self.label_smoothing - 1, target.shape, gradient.dtype, gradient.device))
         if self.label_smoothing:
