@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import log
 from typing import ClassVar
@@ -54,11 +53,16 @@ def average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
     return (values * weight).sum(-1) / weight.sum(-1)
 
 
-@dataclass(frozen=True)
 class Objective(ABC):
-    """The loss of one task, in raw space."""
+    """The loss of one task, in raw space. Objectives of one class and the same parameters are equal."""
 
     n_raw: ClassVar[int] = 1  # raw predictions for each output
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
 
     @property
     @abstractmethod
@@ -93,7 +97,6 @@ class Classification(Objective):
         return average((self.choose(raw) == target).all(1), sample_weight)
 
 
-@dataclass(frozen=True)
 class BinaryCrossEntropy(Classification):
     """Bernoulli negative log-likelihood, summed over outputs.
 
@@ -101,9 +104,10 @@ class BinaryCrossEntropy(Classification):
     `label_smoothing / 2` towards the other label and the loss by `-s` times that.
     """
 
-    label_smoothing: float = 0.0
-
     out_activation = "logistic"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.mul(raw, target, out=gradient)
@@ -129,7 +133,6 @@ class BinaryCrossEntropy(Classification):
         return F.logsigmoid(raw)
 
 
-@dataclass(frozen=True)
 class OneClass(BinaryCrossEntropy):
     """Binary cross-entropy where only one class was seen, which is chosen whatever the network says."""
 
@@ -137,7 +140,6 @@ class OneClass(BinaryCrossEntropy):
         return torch.zeros_like(raw, dtype=torch.long)
 
 
-@dataclass(frozen=True)
 class MultilabelCrossEntropy(BinaryCrossEntropy):
     """A binary cross-entropy for each label."""
 
@@ -151,7 +153,6 @@ class MultilabelCrossEntropy(BinaryCrossEntropy):
         return torch.where(raw > _TAIL, slow, _exp_above_zero(F.logsigmoid(raw))).clamp_max(1 - 2.0**-53)
 
 
-@dataclass(frozen=True)
 class CrossEntropy(Classification):
     """Multinomial negative log-likelihood, `loss = logsumexp(z) - z[y]`.
 
@@ -159,9 +160,10 @@ class CrossEntropy(Classification):
     `torch.nn.CrossEntropyLoss` does.
     """
 
-    label_smoothing: float = 0.0
-
     out_activation = "softmax"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.log_softmax(raw, 1, out=gradient)
@@ -267,11 +269,11 @@ class AbsoluteError(_OnValues):
         gradient.sign_()
 
 
-@dataclass(frozen=True)
 class PinballLoss(_OnValues):
     """The pinball loss, `quantile (y - z)` where `y > z`, else `(1 - quantile) (z - y)`; its optimum is it."""
 
-    quantile: float
+    def __init__(self, quantile: float) -> None:
+        self.quantile = quantile
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         raw.sub_(target)
@@ -280,11 +282,11 @@ class PinballLoss(_OnValues):
         torch.sum(raw.mul_(gradient), 1, out=losses)
 
 
-@dataclass(frozen=True)
 class HuberLoss(_OnValues):
     """Huber's loss, half the squared error up to a residual of `delta`, linear beyond (Huber, 1964)."""
 
-    delta: float
+    def __init__(self, delta: float) -> None:
+        self.delta = delta
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         raw.sub_(target)
@@ -328,7 +330,6 @@ def standard_deviation(raw: Tensor) -> Tensor:
     return (0.5 * _log_v(raw.chunk(2, 1)[1])).exp()
 
 
-@dataclass(frozen=True, eq=False)
 class CustomLoss(Objective):
     """A user's loss, `function(raw_prediction, target) -> (n,)`, through autograd; all else is the task's.
 
@@ -336,8 +337,8 @@ class CustomLoss(Objective):
     indices `(n,)`.
     """
 
-    function: Callable[[Tensor, Tensor], Tensor]
-    task: Objective
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], task: Objective) -> None:
+        self.function, self.task = function, task
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CustomLoss) and (self.function is other.function) and self.task == other.task
