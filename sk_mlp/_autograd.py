@@ -159,8 +159,9 @@ class Autograd:
         """Fill the gradient, and the batch's row losses and norms."""
         for norm in self._norms:
             norm.share = batch.scale[0].T if batch.scale.shape[-1] > 1 else None
-        for dropout, mask in zip(self._dropouts, batch.masks or (), strict=bool(batch.masks)):
-            dropout.mask = mask[0]
+        if batch.masks:
+            for dropout, mask in zip(self._dropouts, batch.masks, strict=True):
+                dropout.mask = mask[0]
         self._gradient.zero_()
         raw = self._forward(batch.inputs.dense()[0])
         self._raw.copy_(raw.detach().T)

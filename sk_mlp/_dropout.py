@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 # Constants of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-_STEP, _MIX_1, _MIX_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_GAMMA, _MIX_1, _MIX_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
-_STEPS = 2**16  # a rate is a multiple of 1 / _STEPS: 16 random bits a value
+_LEVELS = 2**16  # a rate is a multiple of 1 / _LEVELS: 16 random bits a value
 _PER_WORD = 4  # values from one random word of 64 bits
 _HASHED_BYTES = 2**22  # of rows hashed at once
 
@@ -39,7 +39,7 @@ def _mix(words: np.ndarray, scratch: np.ndarray | None = None) -> np.ndarray:
 
 def hash_rows(X: Any) -> np.ndarray:
     """Return a 64-bit hash of each row's values `(n,)`, the same for dense and sparse rows; X is float32 or float64."""
-    factors = _mix(np.arange(1, X.shape[1] + 1, dtype=np.uint64) * _STEP) | np.uint64(1)
+    factors = _mix(np.arange(1, X.shape[1] + 1, dtype=np.uint64) * _GAMMA) | np.uint64(1)
     if sp.issparse(X):
         return _mix(sp.csr_array((_bits(X.data), X.indices, X.indptr), shape=X.shape) @ factors)
     size = max(1, _HASHED_BYTES // (8 * X.shape[1]))
@@ -71,12 +71,12 @@ class Masks:
     ) -> None:
         self._k, self._n_units, self._hashes = len(seeds), sum(widths), hashes
         self._spans = list(pairwise(accumulate(widths, initial=0)))
-        # Of _STEPS values, (k, 1, n_units).
-        dropped = np.rint(np.repeat(rates, widths, axis=1) * _STEPS).clip(max=_STEPS - 1)[:, None]
+        # Of _LEVELS values, (k, 1, n_units).
+        dropped = np.rint(np.repeat(rates, widths, axis=1) * _LEVELS).clip(max=_LEVELS - 1)[:, None]
         # Read as signed numbers, 16 random bits are at least this with the probability of being kept.
-        self._least_kept = torch.from_numpy((dropped - _STEPS // 2).astype(np.int16)).to(device)
-        self._scale = torch.from_numpy(_STEPS / (_STEPS - dropped)).to(device, dtype)
-        self._words = np.arange(1, -(-self._n_units // _PER_WORD) + 1, dtype=np.uint64) * _STEP
+        self._least_kept = torch.from_numpy((dropped - _LEVELS // 2).astype(np.int16)).to(device)
+        self._scale = torch.from_numpy(_LEVELS / (_LEVELS - dropped)).to(device, dtype)
+        self._words = np.arange(1, -(-self._n_units // _PER_WORD) + 1, dtype=np.uint64) * _GAMMA
         self._seeds = np.array(seeds, dtype=np.uint64)
         self._buffers = lru_cache(maxsize=4)(self._new_buffers)
 
@@ -90,7 +90,7 @@ class Masks:
 
         `rows` index the hashes, step by step, `(n_steps * k * n,)`; `epochs` `(k,)` are the members' own.
         """
-        keys = _mix(self._seeds + np.array(epochs, dtype=np.uint64) * _STEP)[:, None]
+        keys = _mix(self._seeds + np.array(epochs, dtype=np.uint64) * _GAMMA)[:, None]
         by_step = rows.reshape(n_steps, self._k, -1)
         for start in range(0, n_steps, window):
             keyed = self._hashes[by_step[start : start + window]] ^ keys

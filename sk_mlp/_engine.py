@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +13,29 @@ from torch import Tensor
 
 from ._autograd import Autograd, ModuleForward, buffers_of, module_layout, seeded, values_a_row
 from ._backprop import Backprop, DroppedHidden, Forward, Hidden
+from ._device import Precision
 from ._dropout import Masks, hash_rows
 from ._network import Layout
 from ._products import Products, products_for
-from ._task import FitTask
+from ._task import FitTask, State
+
+
+class Snapshot(NamedTuple):
+    """A network's packed parameters and buffers."""
+
+    parameters: Tensor
+    buffers: dict[str, Tensor]
+
+    def state(self, precision: Precision) -> State:
+        """Return the same in NumPy."""
+        array = precision.array
+        return State(
+            self.parameters.cpu().numpy().astype(array, copy=False),
+            {
+                name: value.cpu().numpy().astype(array if value.is_floating_point() else None, copy=False)
+                for name, value in self.buffers.items()
+            },
+        )
 
 
 def work(task: FitTask, n: int) -> int:

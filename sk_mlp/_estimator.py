@@ -234,9 +234,9 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         """Train and record the result."""
         callbacks = None if call.one_epoch else callbacks_of(self, *train)
         with unchanged_on_error(self):
-            task = self._task(train, validation, call, callbacks)
+            task, attributes = self._task(train, validation, call, callbacks)
             result = stacking.run(task)
-            self._record(task, result)
+            self._record(task, result, attributes)
         if callbacks is not None:
             callbacks.end_fit(result.state)
         if result.status in _WARNINGS:
@@ -244,8 +244,13 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             warnings.warn(result.message, _WARNINGS[result.status], stacklevel=4)
         return self
 
-    def _task(self, train: Sample, validation: Sample, call: Call, callbacks: Callbacks | None = None) -> FitTask:
-        """Return the training that this call asks for; validates everything first."""
+    def _task(
+        self, train: Sample, validation: Sample, call: Call, callbacks: Callbacks | None = None
+    ) -> tuple[FitTask, Callable[[State], dict[str, Any]]]:
+        """Return the training that this call asks for, and what maps its states to fitted attributes.
+
+        Validates everything first.
+        """
         device = resolve_device(self.device, self.dtype)
         check_together(self, has_validation=validation.X is not None)
         require_pair(*validation)
@@ -270,7 +275,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             callbacks.fitted = attributes
         table = Table(stacking.shared(X), target, weigh(target, weight), np.arange(len(target)))
         table, checks = self._validation(table, train, validation, weigh, rng, attributes)
-        return FitTask(
+        task = FitTask(
             table=table,
             validation=checks,
             layer_sizes=architecture.layer_sizes,
@@ -289,6 +294,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             optimizer_state=self._optimizer_state if call.goes_on and call.one_epoch else {},
             watch=callbacks,
         )
+        return task, attributes
 
     def _splits(self, validation: Sample) -> bool:
         """Tell whether rows are to be held out."""
@@ -375,16 +381,20 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         weights = self._current_weights(architecture) if call.goes_on else architecture.draw(rng, seed, dtype)
         module = architecture.trained_module(weights)
         parameters = architecture.pack(weights, module, dtype)
-        precision = self._precision_for(device, n_rows, len(parameters))
+        precision = self._precision_for(architecture, device, n_rows, len(parameters))
         if module is not None:
             module.to(device, precision.master)
-        if module is not None and self.module is not None:
+        if module is not None and architecture.factory is not None:
             architecture.require_outputs(module)
         return Network(parameters, module, precision)
 
-    def _precision_for(self, device: torch.device, n_rows: int, n_parameters: int) -> Precision:
+    def _precision_for(
+        self, architecture: Architecture, device: torch.device, n_rows: int, n_parameters: int
+    ) -> Precision:
         """Return the number types to compute with; a user's module gets what `dtype` says, whatever its size."""
-        return self._precision if self.module is not None else precision_for(self.dtype, device, n_rows, n_parameters)
+        if architecture.factory is not None:
+            return self._precision
+        return precision_for(self.dtype, device, n_rows, n_parameters)
 
     def _settings(self, n_train: int) -> Settings:
         """Return the parameters that training reads."""
@@ -426,14 +436,13 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             attributes["n_layers_"] = len(architecture.layer_sizes)
         return attributes
 
-    def _record(self, task: FitTask, result: FitResult) -> None:
+    def _record(self, task: FitTask, result: FitResult, attributes: Callable[[State], dict[str, Any]]) -> None:
         """Set the fitted attributes, plain NumPy and Python values."""
         if not np.isfinite(result.state.parameters).all():
             raise ValueError(Status.DIVERGED.message(task.settings))
         for name in ("coefs_", "intercepts_", "n_layers_", "module_state_"):
             self.__dict__.pop(name, None)  # of another kind of network
-        architecture = Architecture(self._description(task.layer_sizes))
-        self.__dict__.update(self._attributes(architecture, task.module, task.objective, result.state))
+        self.__dict__.update(attributes(result.state))
         self.n_iter_, self.loss_ = result.n_iter, result.loss
         progress = self._progress = result.progress
         self._optimizer_state = result.optimizer_state
@@ -453,7 +462,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         architecture, weights = self._fitted_architecture(), self._weights()
         n_parameters = sum(array.size for array in (*weights.coefs, *weights.intercepts, *weights.rest.values()))
         device = resolve_device(self.device, self.dtype)
-        precision = self._precision_for(device, X.shape[0], n_parameters)
+        precision = self._precision_for(architecture, device, X.shape[0], n_parameters)
         if not architecture.has_closed_form:
             return predict_rows_by_module(X, architecture.module(weights, Kinds()), precision, device, finish)
         activations = architecture.activations

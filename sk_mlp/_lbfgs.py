@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ._batches import Batch, Pool, Rows, make_pool, rows_within
 from ._device import line_search_dtype, threads_for
-from ._engine import backprop_of, buffers, computing, layout_of, products_of, work
+from ._engine import Snapshot, backprop_of, buffers, computing, layout_of, products_of, row_values, work
 from ._task import Epoch, FitResult, FitTask, State, Status
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
@@ -53,9 +53,8 @@ class _Search:
         self._total_gradient = torch.zeros_like(self._parameters)
         self._started = self._last = perf_counter()
         self._rows = len(task.table.target)
-        # A row's input, which may have to be cast, its activations, and their deltas.
-        widths = task.layer_sizes[0] + 2 * sum(task.layer_sizes[1:])
-        self._size = min(self._rows, rows_within(_CHUNK_BYTES, widths * self._parameters.itemsize))
+        # Values and their deltas.
+        self._size = min(self._rows, rows_within(_CHUNK_BYTES, 2 * row_values(task) * self._parameters.itemsize))
         self._starts = range(0, self._rows, self._size)
         products = products_of(task, self._size)
         self._inputs = self._chunks_of(make_pool(task.table.X, task.device, products))
@@ -104,9 +103,7 @@ class _Search:
 
     def _state(self) -> State:
         """Return the last accepted iterate."""
-        array = self._task.precision.array
-        values = {name: value.cpu().numpy() for name, value in buffers(self._task).items()}
-        return State(self._x.astype(array), values)
+        return Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task)).state(self._task.precision)
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
         """Note an iteration's outcome, and end the search if it is time or a callback asks for it."""

@@ -83,7 +83,10 @@ class Objective(ABC):
 
 
 class Classification(Objective):
-    """Scored by accuracy."""
+    """Scored by accuracy; `label_smoothing` is the share of a target that is spread over all classes."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
 
     @abstractmethod
     def choose(self, raw: Tensor) -> Tensor:
@@ -105,9 +108,6 @@ class BinaryCrossEntropy(Classification):
     """
 
     out_activation = "logistic"
-
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = label_smoothing
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.mul(raw, target, out=gradient)
@@ -162,9 +162,6 @@ class CrossEntropy(Classification):
 
     out_activation = "softmax"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = label_smoothing
-
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.log_softmax(raw, 1, out=gradient)
         torch.gather(gradient, 1, target, out=losses.unsqueeze(1))
@@ -203,10 +200,26 @@ class _Regression(Objective):
         return torch.where(y_pred.isfinite().all(-1).all(-1), r2, torch.nan)
 
 
-class SquaredError(_Regression):
-    """Half the squared error, `loss = mean((y - z)**2) / 2` over outputs."""
+class _OnValues(_Regression):
+    """Losses whose raw prediction is the value itself."""
 
     out_activation = "identity"
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return raw
+
+
+class _OnLogarithms(_Regression):
+    """Losses whose raw prediction is the logarithm of the value."""
+
+    out_activation = "exp"
+
+    def inverse_link(self, raw: Tensor) -> Tensor:
+        return raw.exp()
+
+
+class SquaredError(_OnValues):
+    """Half the squared error, `loss = mean((y - z)**2) / 2` over outputs."""
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.sub(raw, target, out=gradient)
@@ -214,14 +227,9 @@ class SquaredError(_Regression):
         torch.sum(raw, 1, out=losses)
         losses.mul_(0.5 / raw.shape[1])
 
-    def inverse_link(self, raw: Tensor) -> Tensor:
-        return raw
 
-
-class PoissonDeviance(_Regression):
+class PoissonDeviance(_OnLogarithms):
     """Half the Poisson deviance with a log link, `loss = y log(y) - y z - y + exp(z)`."""
-
-    out_activation = "exp"
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.exp(raw, out=gradient)
@@ -230,14 +238,9 @@ class PoissonDeviance(_Regression):
         torch.sum(raw, 1, out=losses)
         gradient.sub_(target)
 
-    def inverse_link(self, raw: Tensor) -> Tensor:
-        return raw.exp()
 
-
-class GammaDeviance(_Regression):
+class GammaDeviance(_OnLogarithms):
     """Half the gamma deviance with a log link, `loss = z + y exp(-z) - log(y) - 1`."""
-
-    out_activation = "exp"
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.neg(raw, out=gradient)
@@ -245,18 +248,6 @@ class GammaDeviance(_Regression):
         raw.add_(gradient).sub_(target.log()).sub_(1)
         torch.sum(raw, 1, out=losses)
         gradient.neg_().add_(1)
-
-    def inverse_link(self, raw: Tensor) -> Tensor:
-        return raw.exp()
-
-
-class _OnValues(_Regression):
-    """Losses of the residual, whose raw prediction is the value itself."""
-
-    out_activation = "identity"
-
-    def inverse_link(self, raw: Tensor) -> Tensor:
-        return raw
 
 
 class AbsoluteError(_OnValues):
@@ -270,7 +261,10 @@ class AbsoluteError(_OnValues):
 
 
 class PinballLoss(_OnValues):
-    """The pinball loss, `quantile (y - z)` where `y > z`, else `(1 - quantile) (z - y)`; its optimum is it."""
+    """The pinball loss, `quantile (y - z)` where `y > z`, else `(1 - quantile) (z - y)`.
+
+    Its optimum is the quantile (Koenker and Bassett, 1978).
+    """
 
     def __init__(self, quantile: float) -> None:
         self.quantile = quantile

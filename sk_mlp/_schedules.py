@@ -1,8 +1,7 @@
 """Learning rates as functions of progress: what multiplies `learning_rate_init`, epoch by epoch.
 
-A schedule has three moments: its beginning, the end of every epoch, and a plateau (no improvement for more than
-`n_iter_no_change` epochs), where it may lower the rate instead of letting the training stop. Warming up multiplies any
-of them.
+A schedule has two moments: before every epoch, and a plateau (no improvement for more than `n_iter_no_change` epochs),
+where it may lower the rate instead of letting the training stop. Warming up multiplies any of them.
 """
 
 from __future__ import annotations
@@ -20,6 +19,10 @@ _SMALLEST_RATE = 1e-6  # below it "adaptive" and "plateau" stop
 _RISE, _FIRST_FACTOR, _LAST_FACTOR = 0.3, 1 / 25, 1 / 250_000
 
 
+def _stop(_progress: Progress, _settings: Settings) -> None:
+    """Give up at a plateau."""
+
+
 class Schedule(NamedTuple):
     """`factor` is the next epoch's, `on_plateau` a lower one, or None to stop.
 
@@ -27,9 +30,14 @@ class Schedule(NamedTuple):
     """
 
     factor: Callable[[Progress, Settings], float]
-    on_plateau: Callable[[Progress, Settings], float | None] = lambda progress, settings: None
+    on_plateau: Callable[[Progress, Settings], float | None] = _stop
     every_solver: bool = True
     has_end: bool = False
+
+    @property
+    def lowers(self) -> bool:
+        """Whether plateaus lower the rate, until it is too small."""
+        return self.on_plateau is not _stop
 
 
 def _same(progress: Progress, _settings: Settings) -> float:

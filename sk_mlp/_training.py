@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Real
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,8 +22,19 @@ from torch import Tensor
 from ._autograd import Autograd
 from ._backprop import Backprop
 from ._batches import Batch, Epochs, copy_if_cast, make_pool, n_batches, rows_within
-from ._device import Precision, has_fused_adam, threads_for
-from ._engine import backprop_of, buffers, computing, forward_of, layout_of, masks_of, products_of, row_values, work
+from ._device import has_fused_adam, threads_for
+from ._engine import (
+    Snapshot,
+    backprop_of,
+    buffers,
+    computing,
+    forward_of,
+    layout_of,
+    masks_of,
+    products_of,
+    row_values,
+    work,
+)
 from ._network import Layout
 from ._objective import average
 from ._optimizers import GradientNorms, optimizer_class
@@ -44,7 +55,7 @@ def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
     members = [Member(task) for task in tasks]
     task = tasks[0]
     with computing(task), threads_for(work(task, task.settings.batch_size), len(tasks)):
-        data = _Data(tasks, [task.table for task in tasks])
+        data = _Data(task, [task.table for task in tasks])
         while running := [member for member in members if member.is_running]:
             _train_until_few_are_left(Stack(running, data))
     return [member.outcome() for member in members]
@@ -64,7 +75,7 @@ def _train_until_few_are_left(stack: Stack) -> None:
                 stack.optimizer.step()
             epochs = stack.epochs_seen(start)
             for i, member in living.items():
-                if member.is_running and member.end_epoch(epochs[i], partial(stack.snapshot, i)):
+                if member.is_running and member.end_epoch(epochs[i], partial(stack.state, i)):
                     member.best = stack.snapshot(i)
                 if not np.isfinite(epochs[i].loss) and not stack.is_finite(i):
                     member.status = Status.DIVERGED
@@ -103,24 +114,6 @@ def member_bytes(task: FitTask) -> int:
     n_features, *widths = task.layer_sizes
     batch = task.settings.batch_size * (n_features + 3 * sum(widths))
     return (batch + 6 * len(task.parameters)) * task.precision.master.itemsize
-
-
-class Snapshot(NamedTuple):
-    """A member's packed parameters and buffers."""
-
-    parameters: Tensor
-    buffers: dict[str, Tensor]
-
-    def state(self, precision: Precision) -> State:
-        """Return the same in NumPy."""
-        array = precision.array
-        return State(
-            self.parameters.cpu().numpy().astype(array, copy=False),
-            {
-                name: value.cpu().numpy().astype(array if value.is_floating_point() else None, copy=False)
-                for name, value in self.buffers.items()
-            },
-        )
 
 
 @dataclass
@@ -166,13 +159,13 @@ class Member:
         """The learning rate in force."""
         return rate(self.progress, self.task.settings)
 
-    def begin_epoch(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Set the rate of the next epoch, and tell who watches, with the parameters of `snapshot`."""
+    def begin_epoch(self, state: Callable[[], State]) -> None:
+        """Set the rate of the next epoch, and tell who watches."""
         if self.is_running:
             with self._keeping_errors():
                 self.progress = with_next_rate(self.progress, self.task.settings)
                 if self.task.watch is not None:
-                    self.task.watch.begin_epoch(lambda: snapshot().state(self.task.precision))
+                    self.task.watch.begin_epoch(state)
 
     def next_order(self) -> np.ndarray:
         """Return the row order of the next epoch: scikit-learn's, which shuffles the last one further."""
@@ -180,17 +173,17 @@ class Member:
             self.order = self.order[self.task.rng.permutation(len(self.order))]
         return self.order
 
-    def end_epoch(self, epoch: Epoch, snapshot: Callable[[], Snapshot]) -> bool:
+    def end_epoch(self, epoch: Epoch, state: Callable[[], State]) -> bool:
         """Take note of an epoch, decide whether it was the last, and tell whether its score is the best so far."""
         best_before = self.progress.best_score
         with self._keeping_errors():
-            epoch = self._scored(epoch, snapshot)
+            epoch = self._scored(epoch, state)
             self.epochs.append(epoch)
             self.progress = observe(self.progress, self.task.settings, epoch, len(self.order))
             for line in epoch.lines(self.task.settings.verbose, self.n_iter, perf_counter() - self.started):
                 self.task.say(line)
             self._continue_or_stop()
-            if self._is_asked_to_stop(snapshot) and self.status is None:
+            if self.task.watch is not None and self.task.watch.end_epoch(state) and self.status is None:
                 self.status = Status.STOPPED
         return self.progress.best_score > best_before
 
@@ -221,14 +214,14 @@ class Member:
         except Exception as error:
             self.error = error
 
-    def _scored(self, epoch: Epoch, snapshot: Callable[[], Snapshot]) -> Epoch:
+    def _scored(self, epoch: Epoch, state: Callable[[], State]) -> Epoch:
         """Return the epoch with the score that stopping goes by, where that is not the objective's own."""
         validation = self.task.validation
         if validation is None or (validation.score is None and not validation.by_loss):
             return epoch
         if validation.score is None:
             return epoch._replace(validation_score=-epoch.validation_loss)
-        score = validation.score(snapshot().state(self.task.precision))
+        score = validation.score(state())
         if not isinstance(score, Real) or not np.isfinite(score):
             raise ValueError(f"scoring must give a finite number, got {score!r} after epoch {self.n_iter + 1}")
         return epoch._replace(validation_score=float(score))
@@ -245,22 +238,18 @@ class Member:
         elif self.status is None and settings.max_time is not None:
             self.status = Status.MAX_TIME if perf_counter() - self.started > settings.max_time else None
 
-    def _is_asked_to_stop(self, snapshot: Callable[[], Snapshot]) -> bool:
-        """Tell the watch of the epoch's end; it may ask to stop."""
-        watch = self.task.watch
-        return watch is not None and watch.end_epoch(lambda: snapshot().state(self.task.precision))
-
     def _leave_plateau(self) -> None:
         """Lower the rate and go on, or stop, as the schedule has it."""
         settings = self.task.settings
         status = Status.NO_BETTER_SCORE if settings.early_stopping else Status.CONVERGED
-        factor = schedule_of(self.progress).on_plateau(self.progress, settings)
+        schedule = schedule_of(self.progress)
+        factor = schedule.on_plateau(self.progress, settings)
         if factor is not None:
             self.progress = replace(self.progress, rate_factor=factor, no_improvement=0)
             self._say(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
             return
-        gave_up = self.progress.schedule in ("adaptive", "plateau")
-        self._say(f"{status.message(settings)} {'Learning rate too small. ' if gave_up else ''}Stopping.")
+        too_small = "Learning rate too small. " if schedule.lowers else ""
+        self._say(f"{status.message(settings)} {too_small}Stopping.")
         self.status = status
 
     def _say(self, line: str) -> None:
@@ -309,7 +298,7 @@ class Stack:
     def begin_epoch(self) -> None:
         """Set the members' rates, and tell who watches them."""
         for i, member in enumerate(self.members):
-            member.begin_epoch(partial(self.snapshot, i))
+            member.begin_epoch(partial(self.state, i))
         self.optimizer.set_rates([member.rate for member in self.members])
 
     def draw_epoch(self) -> Iterator[Batch]:
@@ -340,6 +329,10 @@ class Stack:
         """Return a copy of member `i`'s parameters and buffers."""
         return Snapshot(self.layout.member(self.parameters, i), buffers(self.members[i].task))
 
+    def state(self, i: int) -> State:
+        """Return member `i`'s state in NumPy."""
+        return self.snapshot(i).state(self.members[i].task.precision)
+
     def hand_back(self, i: int) -> None:
         """Write the parameters and the optimizer state back to member `i`."""
         self.members[i].current = self.snapshot(i)
@@ -356,8 +349,7 @@ def _validation_table(task: FitTask, tasks: Sequence[FitTask]) -> Table:
 class _Data:
     """The samples of the tasks: distinct inputs once in a pool, and any members' targets and weights."""
 
-    def __init__(self, tasks: Sequence[FitTask], tables: Sequence[Table]) -> None:
-        task = tasks[0]
+    def __init__(self, task: FitTask, tables: Sequence[Table]) -> None:
         self._device, self._master = task.device, task.precision.master
         self.products = products_of(task, task.settings.batch_size)
         distinct = {id(table.X): table.X for table in tables}
@@ -368,7 +360,7 @@ class _Data:
     def for_validation(self, tasks: Sequence[FitTask]) -> _Data:
         """Return the samples that the tasks validate on: these, if they were held out of them."""
         tables = [task.validation.table for task in tasks if task.validation is not None]
-        return self if all(id(table.X) in self._offsets for table in tables) else _Data(tasks, tables)
+        return self if all(id(table.X) in self._offsets for table in tables) else _Data(tasks[0], tables)
 
     def rows(self, tables: Sequence[Table]) -> list[np.ndarray]:
         """Return where in the pool the rows of each table lie, `(n_i,)` each."""

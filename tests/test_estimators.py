@@ -457,7 +457,7 @@ def test_early_stopping_keeps_the_best_weights(name, where):
         **problem.options,
         **where,
     )
-    task = estimator._task(Sample(problem.X, problem.y), Sample(None, None), Call(goes_on=False))
+    task, _ = estimator._task(Sample(problem.X, problem.y), Sample(None, None), Call(goes_on=False))
     estimator.fit(problem.X, problem.y)
     rows = task.validation.table.rows
     score = estimator.score(problem.X[rows], problem.y[rows])

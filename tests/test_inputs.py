@@ -95,10 +95,10 @@ def test_matching_input_is_not_copied(dtype, device):
     problem = PROBLEMS["multiclass"]
     X = np.ascontiguousarray(problem.X, dtype=dtype)
     estimator = MLPTorchClassifier(**FAST, dtype=dtype, device=device)
-    task = estimator._task(Sample(X, problem.y), Sample(None, None), Call(goes_on=False))
+    task, _ = estimator._task(Sample(X, problem.y), Sample(None, None), Call(goes_on=False))
     assert np.shares_memory(task.table.X, X)
     sparse = sp.csr_array(X)
-    task = estimator._task(Sample(sparse, problem.y), Sample(None, None), Call(goes_on=False))
+    task, _ = estimator._task(Sample(sparse, problem.y), Sample(None, None), Call(goes_on=False))
     assert np.shares_memory(task.table.X.data, sparse.data)
 
 

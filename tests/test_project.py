@@ -49,7 +49,7 @@ IMPORTS = {
         "_schedules", "_stopping", "_task",
     },
     "_lbfgs": {"_batches", "_device", "_engine", "_task"},
-    "_engine": {"_autograd", "_backprop", "_dropout", "_network", "_products", "_task"},
+    "_engine": {"_autograd", "_backprop", "_device", "_dropout", "_network", "_products", "_task"},
     "_autograd": {"_backprop", "_batches", "_device", "_network", "_objective"},
     "_backprop": {"_activations", "_batches", "_network", "_objective", "_products"},
     "_batches": {"_dropout", "_products"},

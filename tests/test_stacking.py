@@ -337,7 +337,7 @@ class TestHowItIsAskedFor:
             Parallel(n_jobs=0)(delayed(abs)(i) for i in range(3))
 
     def test_memory_bounds_the_fits_in_flight(self, stack_sizes, monkeypatch):
-        task = classifier()._task(Sample(X, LABELS), Sample(None, None), Call(goes_on=False))
+        task, _ = classifier()._task(Sample(X, LABELS), Sample(None, None), Call(goes_on=False))
         monkeypatch.setattr(stacking, "_BUDGET", 3 * stacking._weigh(task) - 1)
         with parallel_config("sk_mlp"):
             Parallel()(delayed(classifier(alpha=a).fit)(X, LABELS) for a in range(7))

@@ -47,7 +47,7 @@ def tasks(problem, solver, where, weighted, early_stopping):
         estimator = problem.ours(**{**problem.options, **common, **rates, **options}, **where)
         X = inputs[i % 3]
         weight = rng.uniform(0, 2, len(X)) if weighted and i % 2 else None
-        made.append(estimator._task(Sample(X, problem.y[: len(X)], weight), Sample(None, None), CALL))
+        made.append(estimator._task(Sample(X, problem.y[: len(X)], weight), Sample(None, None), CALL)[0])
     return made
 
 
