@@ -135,7 +135,7 @@ def activations_of(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
 
     Raises ValueError for a sequence of another length, an unknown name, or what makes no `nn.Module`.
     """
-    several = isinstance(activation, Sequence | np.ndarray) and not isinstance(activation, str)
+    several = not isinstance(activation, str) and isinstance(activation, Sequence | np.ndarray)
     each = list(activation) if several else [activation] * n_hidden
     if len(each) != n_hidden:
         raise ValueError(

@@ -59,8 +59,9 @@ class Architecture:
     @property
     def has_closed_form(self) -> bool:
         """Whether value and gradient are known without autograd."""
-        known = all(activation.has_closed_form for activation in self.activations)
-        return self.factory is None and self.normalization is None and known
+        if self.factory is not None or self.normalization is not None:
+            return False
+        return all([activation.has_closed_form for activation in self.activations])
 
     @property
     def is_random(self) -> bool:

@@ -119,29 +119,40 @@ class SparseRows:
 Rows = DenseRows | SparseRows
 
 
-def as_tensor(array: np.ndarray) -> Tensor:
-    """Return a tensor over the memory of `array`, read-only memory included (nothing here writes to inputs)."""
+def as_tensor(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor over the memory of `array`, if need be copied; read-only memory included: nothing writes to it.
+
+    A small array takes NumPy half as long to cast as PyTorch, and what becomes float64 here is small.
+    """
+    if dtype == torch.float64:
+        array = array.astype(np.float64, copy=False)
     if array.flags.writeable:
-        return torch.from_numpy(array)
+        return torch.from_numpy(array).to(device, dtype)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-        return torch.from_numpy(array)
+        return torch.from_numpy(array).to(device, dtype)
+
+
+def rows_of(X: Any, device: torch.device, products: Products) -> Rows:
+    """Return all rows of a NumPy array or a SciPy CSR matrix as a batch of one member."""
+    if sp.issparse(X):
+        return SparseRows([X], device, products.dtype)
+    return DenseRows(as_tensor(X[None], device, products.dtype), products)
 
 
 class DensePool:
-    """Samples `(n_pool, n_features)` as a tensor."""
+    """Samples as a tensor `(1, n_pool, n_features)`."""
 
     def __init__(self, X: np.ndarray, device: torch.device, products: Products) -> None:
-        self._X = as_tensor(X).to(device)
-        self._products = products
+        self._X, self._products = as_tensor(X[None], device), products
 
     def slice(self, start: int, stop: int) -> DenseRows:
         """Return adjacent rows as a batch of one member; a view where the number type is already right."""
-        return DenseRows(self._X[start:stop].to(self._products.dtype).unsqueeze(0), self._products)
+        return DenseRows(self._X[:, start:stop].to(self._products.dtype), self._products)
 
     def gatherer(self, k: int, n: int, n_steps: int) -> DenseGatherer:
         """Return what gathers up to `n_steps` steps of `n` rows for each of `k` members."""
-        return DenseGatherer(self._X, self._products, k, n, n_steps)
+        return DenseGatherer(self._X[0], self._products, k, n, n_steps)
 
 
 class DenseGatherer:

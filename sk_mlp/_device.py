@@ -14,6 +14,7 @@ import torch
 # A product of fewer multiply-adds than this is not faster on two threads than on one; a batch of many products splits
 # between them more easily.
 _SERIAL_WORK, _SERIAL_BATCH_WORK, _MANY = 8_000_000, 1_000_000, 10
+_TINY_WORK = 16_384  # no library splits less than this, whatever its number of threads
 # Up to here float64 takes no time that a user would notice.
 _SMALL_ROWS, _SMALL_PARAMETERS = 128, 2**16
 
@@ -31,6 +32,7 @@ PRECISIONS = {
     "float64": Precision(np.dtype(np.float64), torch.float64, torch.float64),
     "bfloat16": Precision(np.dtype(np.float32), torch.float32, torch.bfloat16),
 }
+_PROMOTED = Precision(np.dtype(np.float32), torch.float64, torch.float64)
 
 
 def precision_for(dtype: str, device: torch.device, n_rows: int, n_parameters: int) -> Precision:
@@ -40,14 +42,10 @@ def precision_for(dtype: str, device: torch.device, n_rows: int, n_parameters: i
     results exact to their last digit: a weight of 2 equals the row twice, and a prediction does not depend on its
     neighbours.
     """
-    precision = PRECISIONS[dtype]
     small = n_rows <= _SMALL_ROWS and n_parameters <= _SMALL_PARAMETERS
-    if dtype == "float32" and small and device.type != "mps":
-        return precision._replace(master=torch.float64, product=torch.float64)
-    return precision
+    return _PROMOTED if small and dtype == "float32" and device.type != "mps" else PRECISIONS[dtype]
 
 
-@lru_cache
 def _best_device(dtype: str) -> str:
     """Name the fastest device at hand that can hold `dtype`."""
     if torch.cuda.is_available():
@@ -57,6 +55,7 @@ def _best_device(dtype: str) -> str:
     return "cpu"
 
 
+@lru_cache  # of devices that are present; errors are not kept
 def resolve_device(device: str, dtype: str) -> torch.device:
     """Return the torch device that `device` means.
 
@@ -77,7 +76,6 @@ def resolve_device(device: str, dtype: str) -> torch.device:
     return resolved
 
 
-@lru_cache  # of devices that are present; errors are not kept
 def _require_present(resolved: torch.device, device: str) -> None:
     """Raise ValueError unless tensors can live on `resolved`."""
     try:
@@ -120,8 +118,8 @@ def threads_for(work: int, k: int = 1) -> Iterator[None]:
     Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
     products of the calling thread are affected.
     """
-    before = torch.get_num_threads()
-    if before == 1 or k * work >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
+    before, gains_at = torch.get_num_threads(), _SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK
+    if before == 1 or not _TINY_WORK <= k * work < gains_at:
         yield
         return
     set_openmp, set_mkl = _thread_setters()

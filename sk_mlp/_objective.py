@@ -32,9 +32,9 @@ _LOG_LEAST_VARIANCE = log(1e-12)  # keeps a Gaussian likelihood bounded where a 
 
 def _exp_above_zero(log_proba: Tensor) -> Tensor:
     """Return float64 probabilities that keep their order above 0: those under exp(-350) end at exp(-700)."""
-    rarity = -log_proba
-    if rarity.max() <= _RARE:
+    if log_proba.min().item() >= -_RARE:
         return log_proba.exp()
+    rarity = -log_proba
     slow = 2 * _RARE - _RARE**2 / rarity.clamp_min(_RARE)
     return torch.where(rarity > _RARE, slow, rarity).neg_().exp_()
 

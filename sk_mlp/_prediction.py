@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ._activations import Activation
 from ._autograd import ModuleForward, values_a_row
 from ._backprop import Forward
-from ._batches import Rows, as_tensor, make_pool, rows_within
+from ._batches import Rows, as_tensor, rows_of, rows_within
 from ._device import Precision, threads_for
 from ._products import Products, products_for
 from ._validation import cast_rows
@@ -30,13 +30,13 @@ def predict_rows(
     device: torch.device,
     finish: Callable[[Tensor], Tensor],
 ) -> np.ndarray:
-    """Return `finish(raw)` for all rows of X, `(n_samples, ...)`, from the layers of a network.
+    """Return `finish(raw)` for all rows of X, `(n_samples, n_values)`, from the layers of a network.
 
-    `finish` takes raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
-    are lost, and returns rows first.
+    `finish` maps raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
+    are lost, to `(1, n_values, n)`; rows come first in the result.
     """
-    weights = [as_tensor(coef).to(device, precision.product).unsqueeze(0) for coef in coefs]
-    biases = [as_tensor(intercept).to(device, precision.product).view(1, 1, -1) for intercept in intercepts]
+    weights = [as_tensor(coef[None], device, precision.product) for coef in coefs]
+    biases = [as_tensor(intercept[None, None], device, precision.product) for intercept in intercepts]
     size = min(X.shape[0], rows_within(CHUNK_BYTES, _row_bytes(coefs, activations, precision)))
     work = size * max(coef.size for coef in coefs)
     products = products_for(precision.product, device, work)
@@ -73,10 +73,10 @@ def _by_chunks(
     for start in range(0, X.shape[0], size):
         chunk = cast_rows(X, start, start + size, precision.array)
         n = chunk.shape[0]
-        raw = forward_for(n)(make_pool(chunk, device, products).slice(0, n))
-        part = finish(raw.cpu().double()).numpy()
+        raw = forward_for(n)(rows_of(chunk, device, products))
+        part = finish(raw.cpu().double()).numpy()[0].T
         if result is None:
-            result = np.empty((X.shape[0], *part.shape[1:]), part.dtype)
+            result = np.empty((X.shape[0], part.shape[1]), part.dtype)
         result[start : start + n] = part
     assert result is not None
     return result

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from numbers import Integral
 from typing import Any
 
@@ -97,7 +98,7 @@ def _is_plain(estimator: BaseEstimator, X: Any) -> bool:
         and X.shape[1] == estimator.n_features_in_
         and not hasattr(estimator, "feature_names_in_")
         # A sum is finite only if all its terms are; where it overflows the full check decides.
-        and bool(np.isfinite(X.sum()))
+        and isfinite(X.sum())
     )
 
 
@@ -105,7 +106,7 @@ def _is_plain_target(y: Any, n_samples: int) -> bool:
     """Tell `n_samples` whole numbers or finite float64."""
     if type(y) is not np.ndarray or y.shape != (n_samples,):
         return False
-    return y.dtype.kind == "i" or (y.dtype == np.float64 and bool(np.isfinite(y.sum())))
+    return y.dtype.kind == "i" or (y.dtype == np.float64 and isfinite(y.sum()))
 
 
 def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:
@@ -113,11 +114,11 @@ def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:
     rows = X[start:stop]
     if rows.dtype == dtype:
         return rows if sp.issparse(rows) else np.ascontiguousarray(rows)
-    with np.errstate(over="ignore"):
-        rows = rows.astype(dtype) if sp.issparse(rows) else rows.astype(dtype, order="C")
-    if not np.isfinite(rows.data if sp.issparse(rows) else rows).all():
-        raise ValueError(f"X must be finite in {dtype}, got a value too large for it")
-    return rows
+    try:
+        with np.errstate(over="raise"):
+            return rows.astype(dtype) if sp.issparse(rows) else rows.astype(dtype, order="C")
+    except FloatingPointError:
+        raise ValueError(f"X must be finite in {dtype}, got a value too large for it") from None
 
 
 def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:

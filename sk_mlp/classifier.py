@@ -362,7 +362,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels; an indicator matrix in the multilabel case, sparse if y was in `fit`.
         """
-        choice = self._predict_rows(X, lambda raw: self._link().choose(raw)[0].T)
+        choice = self._predict_rows(X, lambda raw: self._link().choose(raw))
         return self._codec.decode(choice)
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -380,7 +380,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             they are squeezed towards exp(-700), in the order of the logits. Probabilities of labels also stay
             below 1 in that order, within 2.1e-9 of the sigmoid.
         """
-        return self._predict_rows(X, lambda raw: self._link().inverse_link(self._per_class(raw))[0].T)
+        return self._predict_rows(X, lambda raw: self._link().inverse_link(self._per_class(raw)))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Predict log-probabilities, computed from logits: finite wherever the weights are.
@@ -395,7 +395,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         log_proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
             Exact log-probabilities: the logarithm of `predict_proba` where that is above exp(-350).
         """
-        return self._predict_rows(X, lambda raw: self._link().log_proba(self._per_class(raw))[0].T)
+        return self._predict_rows(X, lambda raw: self._link().log_proba(self._per_class(raw)))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return logits, the raw predictions of the network.
@@ -410,7 +410,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         logits : ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_labels)
             One logit a row for two classes (positive for `classes_[1]`), else one for each class or label.
         """
-        logits = self._predict_rows(X, lambda raw: raw[0].T)
+        logits = self._predict_rows(X, lambda raw: raw)
         return logits.ravel() if self.n_outputs_ == 1 else logits
 
     def _per_class(self, raw: Tensor) -> Tensor:

@@ -346,7 +346,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
             If `return_std` and the network was fitted with another loss.
         """
         # As fitted, even if `loss` was changed since.
-        y = self._predict_rows(X, lambda raw: INVERSE_LINKS[self.out_activation_](raw[0, : self.n_outputs_].T))
+        y = self._predict_rows(X, lambda raw: INVERSE_LINKS[self.out_activation_](raw[:, : self.n_outputs_]))
         y = y.ravel() if self.n_outputs_ == 1 else y
         return (y, self._predict_std(X)) if return_std else y
 
@@ -354,7 +354,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         """Return standard deviations, `(n,)` or `(n, n_outputs)`."""
         if self._fitted_sizes()[-1] != 2 * self.n_outputs_:
             raise ValueError(f"return_std=True must come with loss='gaussian_nll', got a fit with loss={self.loss!r}")
-        std = self._predict_rows(X, lambda raw: standard_deviation(raw)[0].T)
+        std = self._predict_rows(X, standard_deviation)
         return std.ravel() if self.n_outputs_ == 1 else std
 
     def _read_target(self, y: Any, call: Call) -> np.ndarray:

@@ -374,7 +374,7 @@ def test_thread_count_is_restored_after_an_error(where, monkeypatch):
     torch.set_num_threads(2)
     try:
         with pytest.raises(RuntimeError, match="in the middle"):
-            fitted(problem, where)
+            fitted(problem, where, hidden_layer_sizes=(100,))  # tiny networks leave threads alone
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -407,7 +407,8 @@ def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
         look()
         resident = threading.Thread(target=look_later)
         resident.start()
-        fitted(PROBLEMS["multiclass"], where, solver="sgd", max_iter=1, batch_size=160)
+        # Not so tiny that the number of threads need not be set.
+        fitted(PROBLEMS["multiclass"], where, solver="sgd", max_iter=1, batch_size=160, hidden_layer_sizes=(100,))
         go_on[1].set()
         resident.join()
     finally:
