@@ -61,7 +61,7 @@ class Architecture:
         """Whether value and gradient are known without autograd."""
         if self.factory is not None or self.normalization is not None:
             return False
-        return all([activation.has_closed_form for activation in self.activations])
+        return all(activation.has_closed_form for activation in self.activations)
 
     @property
     def is_random(self) -> bool:

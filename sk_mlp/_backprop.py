@@ -68,8 +68,8 @@ class Forward:
 
     def __init__(
         self,
-        coefs: Sequence[Tensor],  # each (k, fan_in, fan_out)
-        intercepts: Sequence[Tensor],  # each (k, 1, fan_out)
+        coefs: Sequence[Tensor],  # as in a `Layout`: the last one (k, n_outputs, fan_in)
+        intercepts: Sequence[Tensor],  # and (k, n_outputs, 1)
         n: int,
         activations: Sequence[Activation],  # of each hidden layer
         products: Products,
@@ -78,8 +78,8 @@ class Forward:
     ) -> None:
         self.hidden = [hidden(coef, n, act, products) for coef, act in zip(coefs[:-1], activations, strict=True)]
         self._hidden_weights = list(zip(coefs[:-1], intercepts[:-1], self.hidden, strict=True))
-        self._output_weights = coefs[-1].mT, intercepts[-1].mT
-        k, _, n_outputs = coefs[-1].shape
+        self._output_weights = coefs[-1], intercepts[-1]
+        k, n_outputs, _ = coefs[-1].shape
         self._product_raw = coefs[-1].new_empty(k, n_outputs, n)
         self._raw = self._product_raw.to(raw_dtype)
 
@@ -97,11 +97,12 @@ class Forward:
 class _Step(NamedTuple):
     """What the backward pass does at one hidden layer."""
 
+    delta_above: Tensor  # (k, n, units_above)
+    coef_above: Tensor  # (k, units_above, units)
+    delta: Tensor  # of the layer's z, (k, n, units), to be filled
     layer: Hidden
-    delta: Tensor  # of the layer's z, (k, n, units)
-    delta_above: Tensor
-    transposed_coef_above: Tensor
-    coef_gradient: Tensor
+    below: Rows | None  # the layer's inputs; None where these are the batch's
+    coef_gradient: Tensor  # to be filled
     intercept_gradient: Tensor
 
 
@@ -142,17 +143,17 @@ class Backprop:
         self._gradient, self._working_gradient = gradient, gradient.to(product)
         coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
         self._forward = Forward(coefs, intercepts, n, activations, products, parameters.dtype, hidden)
-        self._raw_delta = parameters.new_empty(layout.k, coefs[-1].shape[2], n)
+        self._raw_delta = parameters.new_empty(layout.k, coefs[-1].shape[1], n)
         self._working_raw_delta = self._raw_delta.to(product)
         # A product with ones sums over the rows in less time than a sum.
         self._ones = self._working.new_ones(layout.k, 1, n)
+        self._column_of_ones = self._ones.mT
         self._hidden = self._forward.hidden
         self._steps = self._backward_steps(coefs, layout)
         self._output_gradients = (
             layout.coefs(self._working_gradient)[-1],
             layout.intercepts(self._working_gradient)[-1],
         )
-        self._scratch = torch.empty_like(coefs[-1].mT, memory_format=torch.contiguous_format)
         self._penalty = Penalty(layout, parameters, gradient)
 
     def value_and_gradient(self, batch: Batch) -> None:
@@ -170,25 +171,26 @@ class Backprop:
 
     def _backward(self, inputs: Rows) -> None:
         """Fill the gradient of the data term from the delta of the raw predictions."""
-        layer_inputs = [inputs, *(layer.rows for layer in self._hidden)]
+        last = self._hidden[-1].rows if self._hidden else inputs
         coef_gradient, intercept_gradient = self._output_gradients
-        layer_inputs[-1].coef_gradient_outputs_first(self._working_raw_delta, self._scratch, coef_gradient)
-        torch.bmm(self._ones, self._working_raw_delta.mT, out=intercept_gradient)
-        for step, below in zip(self._steps, reversed(layer_inputs[:-1]), strict=True):
-            self._products.bmm(step.delta_above, step.transposed_coef_above, out=step.delta)
-            step.layer.chain(step.delta)
-            below.coef_gradient(step.delta, step.coef_gradient)
-            torch.bmm(self._ones, step.delta, out=step.intercept_gradient)
+        last.coef_gradient_outputs_first(self._working_raw_delta, coef_gradient)
+        torch.bmm(self._working_raw_delta, self._column_of_ones, out=intercept_gradient)
+        for delta_above, coef_above, delta, layer, below, coef_gradient, intercept_gradient in self._steps:
+            self._products.bmm(delta_above, coef_above, out=delta)
+            layer.chain(delta)
+            (below or inputs).coef_gradient(delta, coef_gradient)
+            torch.bmm(self._ones, delta, out=intercept_gradient)
 
     def _backward_steps(self, coefs: Sequence[Tensor], layout: Layout) -> list[_Step]:
         """Return the steps of the hidden layers, last layer first."""
         steps: list[_Step] = []
         coef_gradients = layout.coefs(self._working_gradient)
         intercept_gradients = layout.intercepts(self._working_gradient)
-        above = self._working_raw_delta.mT
+        delta_above, coef_above = self._working_raw_delta.mT, coefs[-1]
         for i in reversed(range(len(self._hidden))):
-            layer = self._hidden[i]
+            layer, below = self._hidden[i], self._hidden[i - 1].rows if i else None
             delta = torch.empty_like(layer.z)
-            steps.append(_Step(layer, delta, above, coefs[i + 1].mT, coef_gradients[i], intercept_gradients[i]))
-            above = delta
+            gradients = coef_gradients[i], intercept_gradients[i]
+            steps.append(_Step(delta_above, coef_above, delta, layer, below, *gradients))
+            delta_above, coef_above = delta, coefs[i].mT
         return steps

@@ -38,21 +38,17 @@ class DenseRows:
         """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
         self._products.baddbmm(intercept, self.values, coef, out=out)
 
-    def affine_outputs_first(self, transposed_coef: Tensor, intercept: Tensor, out: Tensor) -> None:
-        """Fill `out` `(k, fan_out, n)` with `transposed_coef @ values.T + intercept` `(k, fan_out, 1)`."""
-        self._products.baddbmm(intercept, transposed_coef, self._transposed, out=out)
+    def affine_outputs_first(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, n)` with `coef @ values.T + intercept`, for a coef `(k, fan_out, fan_in)`."""
+        self._products.baddbmm(intercept, coef, self._transposed, out=out)
 
     def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, fan_in, fan_out)` with `values.T @ delta`."""
         self._products.bmm(self._transposed, delta, out=out)
 
-    def coef_gradient_outputs_first(self, delta: Tensor, scratch: Tensor, out: Tensor) -> None:
-        """Fill `out` the same way for `delta` `(k, fan_out, n)`, through `scratch` `(k, fan_out, fan_in)`.
-
-        Products with few columns are slow: 100 x 200 x 10 takes 99 us, its transpose and a copy 11.
-        """
-        self._products.bmm(delta, self.values, out=scratch)
-        out.copy_(scratch.mT)
+    def coef_gradient_outputs_first(self, delta: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, fan_in)` with `delta @ values`, for a delta `(k, fan_out, n)`."""
+        self._products.bmm(delta, self.values, out=out)
 
 
 class SparseRows:
@@ -76,10 +72,10 @@ class SparseRows:
             torch.addmm(intercept[i], matrix, coef[i], out=result[i])
         copy_if_cast(result, out)
 
-    def affine_outputs_first(self, transposed_coef: Tensor, intercept: Tensor, out: Tensor) -> None:
-        """Fill `out` `(k, fan_out, n)` with `transposed_coef @ values.T + intercept` `(k, fan_out, 1)`."""
+    def affine_outputs_first(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, n)` with `coef @ values.T + intercept`, for a coef `(k, fan_out, fan_in)`."""
         rows_first = torch.empty_like(out.mT, memory_format=torch.contiguous_format)
-        self.affine(transposed_coef.mT, intercept.mT, rows_first)
+        self.affine(coef.mT, intercept.mT, rows_first)
         out.copy_(rows_first.mT)
 
     def coef_gradient(self, delta: Tensor, out: Tensor) -> None:
@@ -89,9 +85,11 @@ class SparseRows:
             torch.mm(matrix, delta[i].contiguous(), out=result[i])
         copy_if_cast(result, out)
 
-    def coef_gradient_outputs_first(self, delta: Tensor, _scratch: Tensor, out: Tensor) -> None:
-        """Fill `out` the same way for `delta` `(k, fan_out, n)`."""
-        self.coef_gradient(delta.mT, out)
+    def coef_gradient_outputs_first(self, delta: Tensor, out: Tensor) -> None:
+        """Fill `out` `(k, fan_out, fan_in)` with `delta @ values`, for a delta `(k, fan_out, n)`."""
+        rows_first = torch.empty_like(out.mT, memory_format=torch.contiguous_format)
+        self.coef_gradient(delta.mT, rows_first)
+        out.copy_(rows_first.mT)
 
     @cached_property
     def _csr(self) -> list[Tensor]:

@@ -35,8 +35,10 @@ def predict_rows(
     `finish` maps raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
     are lost, to `(1, n_values, n)`; rows come first in the result.
     """
-    weights = [as_tensor(coef[None], device, precision.product) for coef in coefs]
-    biases = [as_tensor(intercept[None, None], device, precision.product) for intercept in intercepts]
+    in_stack = [*(coef[None] for coef in coefs[:-1]), coefs[-1].T[None]]
+    weights = [as_tensor(coef, device, precision.product) for coef in in_stack]
+    in_stack = [*(intercept[None, None] for intercept in intercepts[:-1]), intercepts[-1][None, :, None]]
+    biases = [as_tensor(intercept, device, precision.product) for intercept in in_stack]
     size = min(X.shape[0], rows_within(CHUNK_BYTES, _row_bytes(coefs, activations, precision)))
     work = size * max(coef.size for coef in coefs)
     products = products_for(precision.product, device, work)

@@ -283,13 +283,14 @@ def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     forward = Forward(layout.coefs(flat), layout.intercepts(flat), N, tanh, FLOAT64, torch.float64)
     np.testing.assert_allclose(forward(sparse).clone(), forward(dense), rtol=1e-12)
     delta = torch.from_numpy(rng.normal(size=(1, N, sizes[1])))
-    from_sparse, from_dense = (
-        torch.empty(1, *sizes[:2], dtype=torch.float64),
-        torch.empty(1, *sizes[:2], dtype=torch.float64),
-    )
+    from_sparse, from_dense = torch.empty(2, 1, *sizes[:2], dtype=torch.float64)
     sparse.coef_gradient(delta, from_sparse)
     dense.coef_gradient(delta, from_dense)
     np.testing.assert_allclose(from_sparse, from_dense, rtol=1e-12, atol=1e-14)
+    outputs_first = torch.empty_like(from_dense.mT, memory_format=torch.contiguous_format)
+    for rows in (sparse, dense):
+        rows.coef_gradient_outputs_first(delta.mT, outputs_first)
+        np.testing.assert_allclose(outputs_first, from_dense.mT, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("transposed", ["", "a", "b", "c"])

@@ -118,9 +118,11 @@ def test_layout_joins_and_parts(k, rng):
     for i, vector in enumerate(packed):
         assert torch.equal(layout.member(flat, i), vector)
         coefs, intercepts = unpack(vector.numpy(), sizes)
-        for block, coef in zip(layout.coefs(flat), coefs, strict=True):
+        *hidden, output = layout.coefs(flat)
+        for block, coef in zip([*hidden, output.mT], coefs, strict=True):
             np.testing.assert_array_equal(block[i], coef)
-        for block, intercept in zip(layout.intercepts(flat), intercepts, strict=True):
+        *hidden, output = layout.intercepts(flat)
+        for block, intercept in zip([*hidden, output.mT], intercepts, strict=True):
             np.testing.assert_array_equal(block[i, 0], intercept)
         np.testing.assert_array_equal(pack(coefs, intercepts, np.float64), vector)
         squares = sum(run[i].square().sum() for run in layout.coef_runs(flat))
