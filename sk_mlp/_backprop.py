@@ -141,7 +141,7 @@ class Backprop:
         product = products.dtype
         self._parameters, self._working = parameters, parameters.to(product)
         self._gradient, self._working_gradient = gradient, gradient.to(product)
-        coefs, intercepts = layout.coefs(self._working), layout.intercepts(self._working)
+        coefs, intercepts = layout.layers(self._working)
         self._forward = Forward(coefs, intercepts, n, activations, products, parameters.dtype, hidden)
         self._raw_delta = parameters.new_empty(layout.k, coefs[-1].shape[1], n)
         self._working_raw_delta = self._raw_delta.to(product)
@@ -149,11 +149,9 @@ class Backprop:
         self._ones = self._working.new_ones(layout.k, 1, n)
         self._column_of_ones = self._ones.mT
         self._hidden = self._forward.hidden
-        self._steps = self._backward_steps(coefs, layout)
-        self._output_gradients = (
-            layout.coefs(self._working_gradient)[-1],
-            layout.intercepts(self._working_gradient)[-1],
-        )
+        coef_gradients, intercept_gradients = layout.layers(self._working_gradient)
+        self._steps = self._backward_steps(coefs, coef_gradients, intercept_gradients)
+        self._output_gradients = coef_gradients[-1], intercept_gradients[-1]
         self._penalty = Penalty(layout, parameters, gradient)
 
     def value_and_gradient(self, batch: Batch) -> None:
@@ -181,11 +179,11 @@ class Backprop:
             (below or inputs).coef_gradient(delta, coef_gradient)
             torch.bmm(self._ones, delta, out=intercept_gradient)
 
-    def _backward_steps(self, coefs: Sequence[Tensor], layout: Layout) -> list[_Step]:
+    def _backward_steps(
+        self, coefs: Sequence[Tensor], coef_gradients: Sequence[Tensor], intercept_gradients: Sequence[Tensor]
+    ) -> list[_Step]:
         """Return the steps of the hidden layers, last layer first."""
         steps: list[_Step] = []
-        coef_gradients = layout.coefs(self._working_gradient)
-        intercept_gradients = layout.intercepts(self._working_gradient)
         delta_above, coef_above = self._working_raw_delta.mT, coefs[-1]
         for i in reversed(range(len(self._hidden))):
             layer, below = self._hidden[i], self._hidden[i - 1].rows if i else None

@@ -27,8 +27,9 @@ _MASK_BYTES = 2**20  # and of dropout masks made at once
 class DenseRows:
     """Inputs `(k, n, fan_in)` of a layer."""
 
-    def __init__(self, values: Tensor, products: Products) -> None:
-        self.values, self._transposed, self._products = values, values.mT, products
+    def __init__(self, values: Tensor, products: Products, transposed: Tensor | None = None) -> None:
+        self.values, self._products = values, products
+        self._transposed = values.mT if transposed is None else transposed
 
     def dense(self) -> Tensor:
         """Return the inputs `(k, n, fan_in)`."""
@@ -161,7 +162,9 @@ class DenseGatherer:
         self._window = min(n_steps, rows_within(_WINDOW_BYTES, k * n * X.shape[1] * X.itemsize))
         self._buffer = X.new_empty(self._window * k * n, X.shape[1])
         self._cast = self._buffer.to(products.dtype)
-        self._steps = [DenseRows(values, products) for values in self._cast.view(self._window, k, n, -1)]
+        by_step = self._cast.view(self._window, k, n, -1)
+        each = zip(by_step.unbind(), by_step.mT.unbind(), strict=True)
+        self._steps = [DenseRows(values, products, transposed) for values, transposed in each]
 
     def __call__(self, index: Tensor) -> Iterator[DenseRows]:
         """Yield the rows of each step, for an index `(steps, k, n)`; a later step may overwrite them."""
@@ -240,13 +243,21 @@ class _Run(NamedTuple):
     shares: Tensor  # of a member's rows that a step has, (k, 1)
     gather: Callable[[Tensor], Iterator[Rows]]
 
+    def masked(self, values: Tensor) -> Tensor:
+        """Return `values` `(steps, k, n or 1)`, zero for rows that a member lacks."""
+        return values if self.mask is None else values * self.mask
+
+    def each_step(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Return what each step has of `values` `(steps, ...)`, or of `(1, ...)` where all steps have the same."""
+        return values.unbind() * (self.steps // len(values))
+
 
 class _Weighting(NamedTuple):
     """What the rows of an epoch weigh: in each step's gradient, and in the epoch's mean loss."""
 
     scales: Sequence[Tensor]  # a step's `Batch.scale`
     decays: Sequence[Tensor]  # a step's `Batch.decay`
-    loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a run's (steps, k, n or 1)
+    loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a run's (steps or 1, k, n or 1)
     norm_shares: Tensor  # of a step's squared norms in it, (n_steps, k)
 
 
@@ -277,8 +288,9 @@ class Epochs:
         self._sample = np.repeat(self._starts[:, None], max(sizes), axis=1)
         self._runs = _runs_of(pool, sizes, batch_size, alpha)
         self._losses = self._split(alpha.new_empty(self._sample.size))
-        self._norms = alpha.new_zeros(sum(run.steps for run in self._runs), n_coef_runs, self._k)
-        self._to_fill = self._each_step(self._losses), [step.unbind() for step in self._norms.unbind()]
+        self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
+        norms = zip(*(of_steps.unbind() for of_steps in self._norms.unbind()), strict=True)
+        self._to_fill = self._each_step(self._losses), list(norms)
         self._weighting = self._weigh_equally()
 
     @property
@@ -287,7 +299,7 @@ class Epochs:
         return {run.n for run in self._runs}
 
     def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> Iterator[Batch]:
-        """Yield the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows in its own epoch."""
+        """Return the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows in its own epoch."""
         for own, order, start in zip(self._sample, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
         by_step = self._by_step(self._sample)
@@ -297,50 +309,50 @@ class Epochs:
         targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
         rows = self._split(self._rows.index_select(0, sample))
         inputs = (step for run, index in zip(self._runs, rows, strict=True) for step in run.gather(index))
-        masks = self._draw_masks(by_step, epochs)
-        yield from map(Batch, inputs, targets, self._weighting.scales, self._weighting.decays, *self._to_fill, masks)
+        masks = repeat(()) if self._masks is None else self._draw_masks(self._masks, by_step, epochs)
+        return map(Batch, inputs, targets, self._weighting.scales, self._weighting.decays, *self._to_fill, masks)
 
-    def _draw_masks(self, by_step: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
+    def _draw_masks(self, masks: Masks, by_step: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
         """Yield the dropout masks of each step."""
-        if self._masks is None:
-            yield from repeat(())
-            return
         stop = 0
         for run in self._runs:
             start, stop = stop, stop + run.steps * self._k * run.n
-            window = rows_within(_MASK_BYTES, self._k * run.n * self._masks.row_bytes)
-            yield from self._masks.draw(by_step[start:stop], run.steps, epochs, window)
+            window = rows_within(_MASK_BYTES, self._k * run.n * masks.row_bytes)
+            yield from masks.draw(by_step[start:stop], run.steps, epochs, window)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
 
         A batch's loss is its weighted mean plus `decay / 2` times the squared norm; batches count by their rows.
         """
-        total = (self._weighting.norm_shares * self._norms.square().sum(1)).sum(0)
+        total = (self._weighting.norm_shares * self._norms.square().sum(0)).sum(0)
         for losses, share in zip(self._losses, self._weighting.loss_shares, strict=True):
             total += (losses * share).sum((0, 2))
         return total.tolist()
 
     def _weigh_equally(self) -> _Weighting:
         """Return what rows of weight one weigh."""
-        inverses = [run.counts.reciprocal().expand(run.steps, self._k, 1) for run in self._runs]
-        return self._weighting_of([_masked(x, run) for x, run in zip(inverses, self._runs, strict=True)], inverses)
+        inverses = [run.counts.reciprocal().unsqueeze(0) for run in self._runs]
+        return self._weighting_of([run.masked(x) for x, run in zip(inverses, self._runs, strict=True)], inverses)
 
     def _weigh(self, weight: Tensor) -> _Weighting:
         """Return what rows of `weight`, step by step, weigh; in a batch without weight they count nothing."""
-        weights = [_masked(x, run) for x, run in zip(self._split(weight), self._runs, strict=True)]
+        weights = [run.masked(x) for x, run in zip(self._split(weight), self._runs, strict=True)]
         sums = [w.sum(-1, keepdim=True) for w in weights]
         inverses = [torch.where(s > 0, s.reciprocal(), 0.0) for s in sums]
         return self._weighting_of([w * inverse for w, inverse in zip(weights, inverses, strict=True)], inverses)
 
     def _weighting_of(self, scales: Sequence[Tensor], inverses: Sequence[Tensor]) -> _Weighting:
-        """Return the weighting for each run's scales `(steps, k, n or 1)` and inverse weight sums `(steps, k, 1)`."""
+        """Return the weighting for each run's scales and inverse weight sums, `(steps or 1, k, n or 1)`."""
         decays = [inverse * self._alpha for inverse in inverses]
+        norm_shares = [0.5 * decay * run.shares for decay, run in zip(decays, self._runs, strict=True)]
         return _Weighting(
             scales=self._each_step([scale.unsqueeze(2) for scale in scales]),
             decays=self._each_step(decays),
             loss_shares=[scale * run.shares for scale, run in zip(scales, self._runs, strict=True)],
-            norm_shares=torch.cat([0.5 * d * run.shares for d, run in zip(decays, self._runs, strict=True)])[..., 0],
+            norm_shares=torch.cat(
+                [share.expand(run.steps, -1, 1) for share, run in zip(norm_shares, self._runs, strict=True)]
+            )[..., 0],
         )
 
     def _split(self, by_step: Tensor) -> list[Tensor]:
@@ -348,10 +360,9 @@ class Epochs:
         runs = by_step.split_with_sizes([run.steps * self._k * run.n for run in self._runs])
         return [x.view(run.steps, self._k, run.n, *by_step.shape[1:]) for x, run in zip(runs, self._runs, strict=True)]
 
-    @staticmethod
-    def _each_step(runs: Sequence[Tensor]) -> list[Tensor]:
-        """List the steps of all runs."""
-        return [step for run in runs for step in run.unbind()]
+    def _each_step(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """List what each step has of each run's `values`."""
+        return [step for run, own in zip(self._runs, values, strict=True) for step in run.each_step(own)]
 
     def _by_step(self, sample: np.ndarray) -> np.ndarray:
         """Lay `(k, n)` out step by step, `(k * n,)`."""
@@ -370,20 +381,15 @@ def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, like: Tensor) ->
         runs = [(n_steps, batch_size, last)]
     else:
         runs.append((1, max(last), last))
-    size_of = like.new_tensor(sizes).unsqueeze(1)
     made = []
     for steps, n, counts in runs:
-        count_of = like.new_tensor(counts).unsqueeze(1)
+        count_of = like.new_tensor([[count] for count in counts])
+        share_of = like.new_tensor([[count / size] for count, size in zip(counts, sizes, strict=True)])
         mask = None if min(counts) == n else (torch.arange(n, device=like.device) < count_of).to(like)
-        made.append(_Run(steps, n, mask, count_of, count_of / size_of, pool.gatherer(k, n, steps)))
+        made.append(_Run(steps, n, mask, count_of, share_of, pool.gatherer(k, n, steps)))
     return made
 
 
 def n_batches(n_samples: int, batch_size: int) -> int:
     """Return how many batches `n_samples` rows make, the last of which may be smaller."""
     return -(-n_samples // batch_size)
-
-
-def _masked(values: Tensor, run: _Run) -> Tensor:
-    """Return `values` `(steps, k, n or 1)` of a run, zero for rows that a member lacks."""
-    return values if run.mask is None else values * run.mask

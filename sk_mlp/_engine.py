@@ -79,8 +79,7 @@ def forward_of(
     """Return what predicts `n` rows with `parameters`, which are of the products' number type."""
     if task.module is not None:
         return ModuleForward(task.module, parameters, task.precision.product)
-    coefs, intercepts = layout.coefs(parameters), layout.intercepts(parameters)
-    return Forward(coefs, intercepts, n, task.activations, products, task.precision.master)
+    return Forward(*layout.layers(parameters), n, task.activations, products, task.precision.master)
 
 
 def masks_of(tasks: Sequence[FitTask], products: Products) -> Masks | None:

@@ -52,23 +52,20 @@ class Layout:
         """How many pieces `coef_runs` takes."""
         return len(self._runs)
 
-    def coefs(self, flat: Tensor) -> list[Tensor]:
-        """Return views of the coefs, `(k, fan_in, fan_out)` but for the last, in a flat buffer."""
-        return self.parameters(flat)[: self._n_blocks]
-
-    def intercepts(self, flat: Tensor) -> list[Tensor]:
-        """Return views of the intercepts, `(k, 1, fan_out)` but for the last, in a flat buffer."""
-        return self.parameters(flat)[self._n_blocks :]
+    def layers(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return views of the coefs `(k, fan_in, fan_out)` and intercepts `(k, 1, fan_out)`, but for the last layer."""
+        parameters = self.parameters(flat)
+        return parameters[: self._n_blocks], parameters[self._n_blocks :]
 
     def parameters(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, *shape)` of a flat buffer, coefs before intercepts."""
-        blocks = [flat[self.k * start : self.k * stop] for start, stop in self._spans]
+        blocks = flat.split_with_sizes([self.k * size for size in self._sizes])
         return [block.view(self.k, *shape) for block, shape in zip(blocks, self._shapes, strict=True)]
 
     def coef_runs(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, size)` that cover the coefs, in as few pieces as the layout allows."""
-        coefs = flat[: self.k * self._n_coefs]
-        return [run.view(self.k, -1) for run in coefs.split([self.k * size for size in self._runs])]
+        runs = flat[: self.k * self._n_coefs].split_with_sizes([self.k * size for size in self._runs])
+        return [run.view(self.k, -1) for run in runs]
 
     def runs(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, size)` that cover all parameters, in as few pieces as the layout allows."""

@@ -92,38 +92,50 @@ class SGD(Optimizer):
         self._parameters.add_(torch.mul(velocity, self._look, out=scratch))
 
 
-class Adam(Optimizer):
-    """Adam (Kingma and Ba, 2014), with the bias corrections folded into the rate as in section 2 of the paper.
+class MomentOptimizer(Optimizer):
+    """What the forms of Adam share: two moments, and weight decay.
 
-    `w <- w - rate sqrt(1 - beta_2**t) / (1 - beta_1**t) m / (sqrt(v) + epsilon)`. As AdamW (Loshchilov and Hutter,
-    2019) it first shrinks the coefs, not the intercepts, by the factor `1 - rate weight_decay`.
+    As AdamW (Loshchilov and Hutter, 2019) they first shrink the coefs, not the intercepts, by the factor
+    `1 - rate weight_decay`.
     """
 
     slots = ("first_moment", "second_moment")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._coefs = self._layout.coef_runs(self._parameters)
         self._weight_decays = [s.weight_decay if s.solver == "adamw" else 0.0 for s in self._settings]
-        self._shrinkage: Tensor | None = None
-        self._beta_1, self._beta_2 = self._hyper(lambda s: s.beta_1), self._hyper(lambda s: s.beta_2)
-        self._rest_1, self._rest_2 = self._hyper(lambda s: 1 - s.beta_1), self._hyper(lambda s: 1 - s.beta_2)
-        self._epsilon = self._hyper(lambda s: s.epsilon)
+        self._coefs = self._layout.coef_runs(self._parameters) if any(self._weight_decays) else []
+        self._shrinkage = self._parameters.new_ones(len(self._settings), 1)
 
     def set_rates(self, rates: Sequence[float]) -> None:
         super().set_rates(rates)
-        if any(self._weight_decays):
+        if self._coefs:
             factors = [1 - rate * decay for rate, decay in zip(rates, self._weight_decays, strict=True)]
             self._shrinkage = self._parameters.new_tensor(factors).unsqueeze(1)
 
     def step(self) -> None:
-        if self._shrinkage is not None:
-            for coefs in self._coefs:
-                coefs.mul_(self._shrinkage)
+        for coefs in self._coefs:
+            coefs.mul_(self._shrinkage)
         self._move_along_moments()
 
+    @abstractmethod
     def _move_along_moments(self) -> None:
         """Take Adam's step proper."""
+
+
+class Adam(MomentOptimizer):
+    """Adam (Kingma and Ba, 2014), with the bias corrections folded into the rate as in section 2 of the paper.
+
+    `w <- w - rate sqrt(1 - beta_2**t) / (1 - beta_1**t) m / (sqrt(v) + epsilon)`.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._beta_1, self._beta_2 = self._hyper(lambda s: s.beta_1), self._hyper(lambda s: s.beta_2)
+        self._rest_1, self._rest_2 = self._hyper(lambda s: 1 - s.beta_1), self._hyper(lambda s: 1 - s.beta_2)
+        self._epsilon = self._hyper(lambda s: s.epsilon)
+
+    def _move_along_moments(self) -> None:
         self._steps = [t + 1 for t in self._steps]
         m, v, g, scratch = self._slot["first_moment"], self._slot["second_moment"], self._gradient, self._scratch
         m.mul_(self._beta_1).add_(torch.mul(g, self._rest_1, out=scratch))
@@ -137,8 +149,8 @@ class Adam(Optimizer):
         self._parameters.sub_(scratch.mul_(self._rate).mul_(self._spread(corrections)))
 
 
-class FusedAdam(Adam):
-    """The same rule as one kernel, for members that agree in betas, epsilon and number of steps.
+class FusedAdam(MomentOptimizer):
+    """Adam's rule as one kernel, for members that agree in betas, epsilon and number of steps.
 
     The kernel is private to PyTorch: `torch.optim.Adam(fused=True)` calls it too, but costs several times as much
     around it.

@@ -118,11 +118,10 @@ def test_layout_joins_and_parts(k, rng):
     for i, vector in enumerate(packed):
         assert torch.equal(layout.member(flat, i), vector)
         coefs, intercepts = unpack(vector.numpy(), sizes)
-        *hidden, output = layout.coefs(flat)
-        for block, coef in zip([*hidden, output.mT], coefs, strict=True):
+        (*hidden_coefs, output_coef), (*hidden_intercepts, output_intercept) = layout.layers(flat)
+        for block, coef in zip([*hidden_coefs, output_coef.mT], coefs, strict=True):
             np.testing.assert_array_equal(block[i], coef)
-        *hidden, output = layout.intercepts(flat)
-        for block, intercept in zip([*hidden, output.mT], intercepts, strict=True):
+        for block, intercept in zip([*hidden_intercepts, output_intercept.mT], intercepts, strict=True):
             np.testing.assert_array_equal(block[i, 0], intercept)
         np.testing.assert_array_equal(pack(coefs, intercepts, np.float64), vector)
         squares = sum(run[i].square().sum() for run in layout.coef_runs(flat))
