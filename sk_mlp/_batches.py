@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import repeat
+from operator import is_not
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,21 +159,25 @@ class DenseGatherer:
     """Copies rows of a pool into a buffer of its own, as many steps at once as fit a processor's cache."""
 
     def __init__(self, X: Tensor, products: Products, k: int, n: int, n_steps: int) -> None:
-        self._X = X
-        self._window = min(n_steps, rows_within(_WINDOW_BYTES, k * n * X.shape[1] * X.itemsize))
-        self._buffer = X.new_empty(self._window * k * n, X.shape[1])
+        self._X, self._step_size = X, k * n
+        window = min(n_steps, rows_within(_WINDOW_BYTES, k * n * X.shape[1] * X.itemsize))
+        self._buffer = X.new_empty(window * k * n, X.shape[1])
         self._cast = self._buffer.to(products.dtype)
-        by_step = self._cast.view(self._window, k, n, -1)
+        by_step = self._cast.view(window, k, n, -1)
         each = zip(by_step.unbind(), by_step.mT.unbind(), strict=True)
         self._steps = [DenseRows(values, products, transposed) for values, transposed in each]
+        self._held: Tensor | None = None  # the index whose rows the buffer holds, where it holds them all
 
     def __call__(self, index: Tensor) -> Iterator[DenseRows]:
         """Yield the rows of each step, for an index `(steps, k, n)`; a later step may overwrite them."""
-        for window in index.split(self._window):
-            flat = window.reshape(-1)
-            torch.index_select(self._X, 0, flat, out=self._buffer[: len(flat)])
-            copy_if_cast(self._buffer, self._cast)
-            yield from self._steps[: len(window)]
+        flat, size = index.view(-1), self._buffer.shape[0]
+        for start in range(0, flat.shape[0], size):
+            rows = flat[start : start + size]
+            if index is not self._held:
+                torch.index_select(self._X, 0, rows, out=self._buffer[: rows.shape[0]])
+                copy_if_cast(self._buffer, self._cast)
+                self._held = index if rows.shape[0] == flat.shape[0] else None
+            yield from self._steps[: rows.shape[0] // self._step_size]
 
 
 class SparsePool:
@@ -249,7 +254,7 @@ class _Run(NamedTuple):
 
     def each_step(self, values: Tensor) -> tuple[Tensor, ...]:
         """Return what each step has of `values` `(steps, ...)`, or of `(1, ...)` where all steps have the same."""
-        return values.unbind() * (self.steps // len(values))
+        return values.unbind() * (self.steps // values.shape[0])
 
 
 class _Weighting(NamedTuple):
@@ -286,6 +291,7 @@ class Epochs:
         self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
         # Samples of each member in the order of an epoch; what the order leaves free pads with the member's first.
         self._sample = np.repeat(self._starts[:, None], max(sizes), axis=1)
+        self._orders: list[np.ndarray] = []  # that the epoch is laid out in
         self._runs = _runs_of(pool, sizes, batch_size, alpha)
         self._losses = self._split(alpha.new_empty(self._sample.size))
         self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
@@ -299,33 +305,42 @@ class Epochs:
         return {run.n for run in self._runs}
 
     def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> Iterator[Batch]:
-        """Return the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows in its own epoch."""
+        """Return the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows in its own epoch.
+
+        An epoch in the very same orders as the one before is not laid out again.
+        """
+        if not self._orders or any(map(is_not, orders, self._orders)):
+            self._lay_out(orders)
+        inputs = (step for run, index in zip(self._runs, self._index, strict=True) for step in run.gather(index))
+        masks = repeat(()) if self._masks is None else self._draw_masks(self._masks, epochs)
+        weighting = self._weighting
+        return map(Batch, inputs, self._targets, weighting.scales, weighting.decays, *self._to_fill, masks)
+
+    def _lay_out(self, orders: Sequence[np.ndarray]) -> None:
+        """Put what each step needs in the order of an epoch."""
         for own, order, start in zip(self._sample, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
-        by_step = self._by_step(self._sample)
-        sample = torch.from_numpy(by_step).to(self._rows.device)
+        self._orders, self._by_step = list(orders), self._step_by_step(self._sample)
+        sample = torch.from_numpy(self._by_step).to(self._rows.device)
         if self._weight is not None:
             self._weighting = self._weigh(self._weight.index_select(0, sample))
-        targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
-        rows = self._split(self._rows.index_select(0, sample))
-        inputs = (step for run, index in zip(self._runs, rows, strict=True) for step in run.gather(index))
-        masks = repeat(()) if self._masks is None else self._draw_masks(self._masks, by_step, epochs)
-        return map(Batch, inputs, targets, self._weighting.scales, self._weighting.decays, *self._to_fill, masks)
+        self._targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
+        self._index = self._split(self._rows.index_select(0, sample))
 
-    def _draw_masks(self, masks: Masks, by_step: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
+    def _draw_masks(self, masks: Masks, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
         """Yield the dropout masks of each step."""
         stop = 0
         for run in self._runs:
             start, stop = stop, stop + run.steps * self._k * run.n
             window = rows_within(_MASK_BYTES, self._k * run.n * masks.row_bytes)
-            yield from masks.draw(by_step[start:stop], run.steps, epochs, window)
+            yield from masks.draw(self._by_step[start:stop], run.steps, epochs, window)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
 
         A batch's loss is its weighted mean plus `decay / 2` times the squared norm; batches count by their rows.
         """
-        total = (self._weighting.norm_shares * self._norms.square().sum(0)).sum(0)
+        total = (self._weighting.norm_shares * self._norms.square()).sum((0, 1))
         for losses, share in zip(self._losses, self._weighting.loss_shares, strict=True):
             total += (losses * share).sum((0, 2))
         return total.tolist()
@@ -364,7 +379,7 @@ class Epochs:
         """List what each step has of each run's `values`."""
         return [step for run, own in zip(self._runs, values, strict=True) for step in run.each_step(own)]
 
-    def _by_step(self, sample: np.ndarray) -> np.ndarray:
+    def _step_by_step(self, sample: np.ndarray) -> np.ndarray:
         """Lay `(k, n)` out step by step, `(k * n,)`."""
         size = self._runs[0].n
         n_even = sample.shape[1] // size * size

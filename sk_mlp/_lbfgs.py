@@ -98,7 +98,7 @@ class _Search:
             n_iter, loss = len(self._epochs), self._epochs[-1].loss
         history = self._task.progress.history.extended(self._epochs)
         best_loss = min(history.loss, default=loss)
-        progress = replace(self._task.progress, history=history, best_loss=best_loss, no_improvement=0)
+        progress = self._task.progress._replace(history=history, best_loss=best_loss, no_improvement=0)
         return FitResult(self._state(), status, message, n_iter, loss, progress, {})
 
     def _state(self) -> State:

@@ -7,7 +7,6 @@ where it may lower the rate instead of letting the training stop. Warming up mul
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import cos, isfinite, pi
 from numbers import Real
 from typing import NamedTuple
@@ -123,13 +122,13 @@ def schedule_of(progress: Progress) -> Schedule:
 def take_up(progress: Progress, settings: Settings) -> Progress:
     """Return progress to go on from; after another schedule than before, at its beginning."""
     name = schedule_name(settings)
-    return progress if progress.schedule == name else replace(progress.fresh_rate(), schedule=name)
+    return progress if progress.schedule == name else progress.fresh_rate()._replace(schedule=name)
 
 
 def with_next_rate(progress: Progress, settings: Settings) -> Progress:
     """Return progress with the rate of its next epoch."""
     factor = schedule_of(progress).factor(progress, settings)
-    return progress if factor == progress.rate_factor else replace(progress, rate_factor=factor)
+    return progress if factor == progress.rate_factor else progress._replace(rate_factor=factor)
 
 
 def rate(progress: Progress, settings: Settings) -> float:

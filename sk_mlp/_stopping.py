@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ._task import Epoch, Progress, Settings
 
 
@@ -20,8 +18,7 @@ def observe(progress: Progress, settings: Settings, epoch: Epoch, n_rows: int) -
     else:
         falls_short = epoch.loss > best_loss - settings.tol
         best_loss = min(best_loss, epoch.loss)
-    return replace(
-        progress,
+    return progress._replace(
         best_loss=best_loss,
         best_score=best_score if score is None else max(best_score, score),
         no_improvement=progress.no_improvement + 1 if falls_short else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -125,15 +125,14 @@ class History(NamedTuple):
         return {name: np.array(column, dtype=np.float64) for name, column in self._asdict().items()}
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """What a training has seen so far; a warm start or `partial_fit` goes on from here.
 
     `rate_factor` multiplies `learning_rate_init`, as `schedule` left it `n_scheduled` epochs after its beginning; `t`
     counts training rows seen.
     """
 
-    history: History = field(default_factory=History)
+    history: History = History()
     best_loss: float = np.inf
     best_score: float = -np.inf
     no_improvement: int = 0
@@ -155,11 +154,11 @@ class Progress:
 
     def fresh_rate(self) -> Progress:
         """Return the same progress at the beginning of the schedule, as a new optimizer has it."""
-        return replace(self, rate_factor=1.0, n_scheduled=0)
+        return self._replace(rate_factor=1.0, n_scheduled=0)
 
     def fresh_score(self) -> Progress:
         """Return the same progress without a best score, where the next ones are of another kind."""
-        return replace(self, best_score=-np.inf, no_improvement=0)
+        return self._replace(best_score=-np.inf, no_improvement=0)
 
 
 class State(NamedTuple):
@@ -224,7 +223,7 @@ class FitTask:
     parameters: np.ndarray
     module: nn.Module | None = None
     one_epoch: bool = False
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     optimizer_state: dict[str, Any] = field(default_factory=dict)
     watch: Watch | None = None
     say: Callable[[str], object] = print

@@ -7,8 +7,7 @@ differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from time import perf_counter
@@ -160,31 +159,37 @@ class Member:
         return rate(self.progress, self.task.settings)
 
     def begin_epoch(self, state: Callable[[], State]) -> None:
-        """Set the rate of the next epoch, and tell who watches."""
-        if self.is_running:
-            with self._keeping_errors():
-                self.progress = with_next_rate(self.progress, self.task.settings)
-                if self.task.watch is not None:
-                    self.task.watch.begin_epoch(state)
+        """Set the rate of the next epoch, and tell who watches; what users' code raises is this member's error."""
+        if not self.is_running:
+            return
+        try:
+            self.progress = with_next_rate(self.progress, self.task.settings)
+            if self.task.watch is not None:
+                self.task.watch.begin_epoch(state)
+        except Exception as error:
+            self.error = error
 
     def next_order(self) -> np.ndarray:
-        """Return the row order of the next epoch: scikit-learn's, which shuffles the last one further."""
+        """Return the row order of the next epoch: scikit-learn's, which shuffles the last one further.
+
+        One batch of all rows is the same in any order, but for rounding: what is drawn for it only moves `rng` on.
+        """
         if self.task.settings.shuffle and self.is_running:
-            self.order = self.order[self.task.rng.permutation(len(self.order))]
+            permutation = self.task.rng.permutation(len(self.order))
+            if len(self.order) > self.task.settings.batch_size:
+                self.order = self.order[permutation]
         return self.order
 
     def end_epoch(self, epoch: Epoch, state: Callable[[], State]) -> bool:
         """Take note of an epoch, decide whether it was the last, and tell whether its score is the best so far."""
         best_before = self.progress.best_score
-        with self._keeping_errors():
-            epoch = self._scored(epoch, state)
-            self.epochs.append(epoch)
-            self.progress = observe(self.progress, self.task.settings, epoch, len(self.order))
-            for line in epoch.lines(self.task.settings.verbose, self.n_iter, perf_counter() - self.started):
-                self.task.say(line)
+        try:
+            self._take_note(self._scored(epoch, state))
             self._continue_or_stop()
             if self.task.watch is not None and self.task.watch.end_epoch(state) and self.status is None:
                 self.status = Status.STOPPED
+        except Exception as error:
+            self.error = error
         return self.progress.best_score > best_before
 
     def outcome(self) -> FitResult | Exception:
@@ -202,17 +207,18 @@ class Member:
             message=self.status.message(self.task.settings),
             n_iter=self.n_iter,
             loss=self.epochs[-1].loss if self.epochs else np.nan,
-            progress=replace(self.progress, history=self.progress.history.extended(self.epochs)),
+            progress=self.progress._replace(history=self.progress.history.extended(self.epochs)),
             optimizer_state=self.optimizer_state,
         )
 
-    @contextmanager
-    def _keeping_errors(self) -> Iterator[None]:
-        """Keep what the user's code raises as this member's error."""
-        try:
-            yield
-        except Exception as error:
-            self.error = error
+    def _take_note(self, epoch: Epoch) -> None:
+        """Keep what is known of an epoch, and print it if the user wants to hear it."""
+        settings = self.task.settings
+        self.epochs.append(epoch)
+        self.progress = observe(self.progress, settings, epoch, len(self.order))
+        if settings.verbose:
+            for line in epoch.lines(settings.verbose, self.n_iter, perf_counter() - self.started):
+                self.task.say(line)
 
     def _scored(self, epoch: Epoch, state: Callable[[], State]) -> Epoch:
         """Return the epoch with the score that stopping goes by, where that is not the objective's own."""
@@ -245,7 +251,7 @@ class Member:
         schedule = schedule_of(self.progress)
         factor = schedule.on_plateau(self.progress, settings)
         if factor is not None:
-            self.progress = replace(self.progress, rate_factor=factor, no_improvement=0)
+            self.progress = self.progress._replace(rate_factor=factor, no_improvement=0)
             self._say(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
             return
         too_small = "Learning rate too small. " if schedule.lowers else ""
