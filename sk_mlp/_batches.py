@@ -291,7 +291,9 @@ class Epochs:
         self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
         # Samples of each member in the order of an epoch; what the order leaves free pads with the member's first.
         self._sample = np.repeat(self._starts[:, None], max(sizes), axis=1)
-        self._orders: list[np.ndarray] = []  # that the epoch is laid out in
+        self._orders: list[np.ndarray] = []  # that the epoch is laid out in,
+        self._targets: list[Tensor] = []  # of each step,
+        self._index: list[Tensor] = []  # and rows in the pool, of each run
         self._runs = _runs_of(pool, sizes, batch_size, alpha)
         self._losses = self._split(alpha.new_empty(self._sample.size))
         self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
@@ -318,6 +320,7 @@ class Epochs:
 
     def _lay_out(self, orders: Sequence[np.ndarray]) -> None:
         """Put what each step needs in the order of an epoch."""
+        self._targets, self._index = [], []  # the last epoch's go before others are made
         for own, order, start in zip(self._sample, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
         self._orders, self._by_step = list(orders), self._step_by_step(self._sample)

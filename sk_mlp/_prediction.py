@@ -35,10 +35,8 @@ def predict_rows(
     `finish` maps raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
     are lost, to `(1, n_values, n)`; rows come first in the result.
     """
-    in_stack = [*(coef[None] for coef in coefs[:-1]), coefs[-1].T[None]]
-    weights = [as_tensor(coef, device, precision.product) for coef in in_stack]
-    in_stack = [*(intercept[None, None] for intercept in intercepts[:-1]), intercepts[-1][None, :, None]]
-    biases = [as_tensor(intercept, device, precision.product) for intercept in in_stack]
+    weights = [as_tensor(array, device, precision.product) for array in _stack_of_one(coefs)]
+    biases = [as_tensor(array, device, precision.product) for array in _stack_of_one([i[None] for i in intercepts])]
     size = min(X.shape[0], rows_within(CHUNK_BYTES, _row_bytes(coefs, activations, precision)))
     work = size * max(coef.size for coef in coefs)
     products = products_for(precision.product, device, work)
@@ -98,9 +96,16 @@ class _Latest:
         return self._value
 
 
+def _stack_of_one(layers: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return matrices of the layers as a `Layout` has them: with a first axis for the stack, the output's transposed."""
+    *hidden, output = layers
+    return [*(matrix[None] for matrix in hidden), output.T[None]]
+
+
 def _row_bytes(coefs: Sequence[np.ndarray], activations: Sequence[Activation], precision: Precision) -> int:
     """Return what a row needs: its cast input, hidden values, and outputs."""
     n_features, n_outputs = coefs[0].shape[0], coefs[-1].shape[1]
-    copies = [2 if activation.keeps_input else 1 for activation in activations]
-    hidden = sum(coef.shape[1] * n for coef, n in zip(coefs[:-1], copies, strict=True))
-    return (2 * n_features + hidden) * precision.master.itemsize + n_outputs * _OUTPUT_BYTES
+    values = 2 * n_features
+    for coef, activation in zip(coefs, activations, strict=False):  # all but the last
+        values += coef.shape[1] * (2 if activation.keeps_input else 1)
+    return values * precision.master.itemsize + n_outputs * _OUTPUT_BYTES
