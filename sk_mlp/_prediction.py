@@ -97,7 +97,7 @@ class _Latest:
 
 
 def _stack_of_one(layers: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return matrices of the layers as a `Layout` has them: with a first axis for the stack, the output's transposed."""
+    """Return the layers' matrices as a `Layout` has them: a first axis for the stack, the output layer transposed."""
     *hidden, output = layers
     return [*(matrix[None] for matrix in hidden), output.T[None]]
 

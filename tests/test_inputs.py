@@ -199,7 +199,7 @@ elif "sparse" in case:
 else:
     X = np.random.default_rng(0).random((n, 400), dtype="f8" if "float64" in case else "f4")
 y = np.arange(n) % 3
-estimator = MLPTorchClassifier((hidden,), max_iter=1, early_stopping="stopping" in case)
+estimator = MLPTorchClassifier((hidden,), max_iter=2, early_stopping="stopping" in case)
 estimator.fit(X[:2000], y[:2000])
 copy = 0 if "float64" not in case else X.data.size * 8 if "sparse" in case else X.nbytes // 2
 n_parameters = sum(a.size for a in estimator.coefs_ + estimator.intercepts_)
