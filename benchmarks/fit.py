@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes, load_digits, load_wine
 from sklearn.neural_network import MLPClassifier
 
 from sk_mlp import MLPTorchClassifier
@@ -39,6 +39,12 @@ def digits_job(hidden: tuple[int, ...], batch_size: int, epochs: int) -> Job:
 def _random(n: int, n_features: int, hidden: tuple[int, ...], epochs: int) -> Job:
     rng = np.random.default_rng(0)
     return Job(rng.normal(size=(n, n_features)), rng.integers(10, size=n), hidden, 200, epochs)
+
+
+def wine_job() -> Job:
+    """Return scikit-learn's wine, standardised: an epoch is one step."""
+    X, y = load_wine(return_X_y=True)
+    return Job((X - X.mean(0)) / X.std(0), y, (100,), 200, 200)
 
 
 def diabetes_job() -> Job:
@@ -91,6 +97,7 @@ CASES: dict[str, tuple[Callable[[], Contestants], bool]] = {
     "digits, (100,), batch 200": (lambda: _all_peers(digits_job((100,), 200, 40)), False),
     "digits, (32, 16), batch 32": (lambda: _all_peers(digits_job((32, 16), 32, 10)), False),
     "diabetes, (64, 64), batch 32": (lambda: _all_peers(diabetes_job()), False),
+    "wine, (100,), one batch": (lambda: _all_peers(wine_job()), False),
     "20,000 x 784, (512, 256), batch 200": (lambda: _all_peers(_random(20_000, 784, (512, 256), 3)), True),
     "20,000 x 784, (512, 256), bfloat16": (_bfloat16, True),
     "sparse 10,000 x 20,000, (64,), batch 200": (_sparse, True),

@@ -190,13 +190,15 @@ def test_partial_fit_goes_on_from_fit(name, solver, device, report):
     assert_same(ours, theirs, problem.X, "float64", report)
 
 
-def test_one_random_state_instance_serves_several_fits(device, report):
+@pytest.mark.parametrize("batch_size", [50, 160])
+def test_one_random_state_instance_serves_several_fits(batch_size, device, report):
     problem = PROBLEMS["multiclass"]
-    ours, theirs = pair(problem, "float64", device)
+    ours, theirs = pair(problem, "float64", device, batch_size=batch_size)
     for estimator in (ours, theirs):
         estimator.set_params(random_state=np.random.RandomState(5))
         estimator.fit(problem.X, problem.y).fit(problem.X, problem.y)
     assert_same(ours, theirs, problem.X, "float64", report)
+    np.testing.assert_array_equal(*(e.random_state.randint(2**31, size=9) for e in (ours, theirs)))
 
 
 def test_global_seed(device, report):
