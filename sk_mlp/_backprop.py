@@ -68,8 +68,8 @@ class Forward:
 
     def __init__(
         self,
-        coefs: Sequence[Tensor],  # as in a `Layout`: the last one (k, n_outputs, fan_in)
-        intercepts: Sequence[Tensor],  # and (k, n_outputs, 1)
+        coefs: Sequence[Tensor],  # of each layer, shaped as `Layout.layers` has them,
+        intercepts: Sequence[Tensor],  # these too
         n: int,
         activations: Sequence[Activation],  # of each hidden layer
         products: Products,

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import repeat
 from operator import is_not
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 import scipy.sparse as sp
@@ -166,18 +167,27 @@ class DenseGatherer:
         by_step = self._cast.view(window, k, n, -1)
         each = zip(by_step.unbind(), by_step.mT.unbind(), strict=True)
         self._steps = [DenseRows(values, products, transposed) for values, transposed in each]
-        self._held: Tensor | None = None  # the index whose rows the buffer holds, where it holds them all
+        # Refers to the index whose rows the buffer holds all; weakly, because it may be a view of a large one.
+        self._held: Callable[[], Tensor | None] = _nothing
 
     def __call__(self, index: Tensor) -> Iterator[DenseRows]:
         """Yield the rows of each step, for an index `(steps, k, n)`; a later step may overwrite them."""
+        if self._held() is index:
+            yield from self._steps
+            return
+        self._held = _nothing
         flat, size = index.view(-1), self._buffer.shape[0]
         for start in range(0, flat.shape[0], size):
             rows = flat[start : start + size]
-            if index is not self._held:
-                torch.index_select(self._X, 0, rows, out=self._buffer[: rows.shape[0]])
-                copy_if_cast(self._buffer, self._cast)
-                self._held = index if rows.shape[0] == flat.shape[0] else None
+            torch.index_select(self._X, 0, rows, out=self._buffer[: rows.shape[0]])
+            copy_if_cast(self._buffer, self._cast)
             yield from self._steps[: rows.shape[0] // self._step_size]
+        if flat.shape[0] == size:
+            self._held = ref(index)
+
+
+def _nothing() -> None:
+    """Refer to nothing."""
 
 
 class SparsePool:
@@ -249,7 +259,7 @@ class _Run(NamedTuple):
     gather: Callable[[Tensor], Iterator[Rows]]
 
     def masked(self, values: Tensor) -> Tensor:
-        """Return `values` `(steps, k, n or 1)`, zero for rows that a member lacks."""
+        """Return `values` `(steps or 1, k, n or 1)`, zero for rows that a member lacks."""
         return values if self.mask is None else values * self.mask
 
     def each_step(self, values: Tensor) -> tuple[Tensor, ...]:
@@ -266,10 +276,23 @@ class _Weighting(NamedTuple):
     norm_shares: Tensor  # of a step's squared norms in it, (n_steps, k)
 
 
+class _Ordered(NamedTuple):
+    """Rows in the order of an epoch."""
+
+    orders: Sequence[np.ndarray]  # of each member's rows, (n_i,)
+    samples: np.ndarray  # of all members, step by step
+    targets: Sequence[Tensor]  # of each step
+    rows: Sequence[Tensor]  # in the pool, (steps, k, n) of each run
+
+    def is_in(self, orders: Sequence[np.ndarray]) -> bool:
+        """Tell whether these are the very same orders."""
+        return not any(map(is_not, orders, self.orders))
+
+
 class Epochs:
     """Draws the mini-batches of k members, epoch after epoch, and adds up their losses.
 
-    Everything a step needs besides its inputs is prepared once an epoch, as views into a few large tensors. Rows lie
+    Everything a step needs besides its inputs is prepared once an order, as views into a few large tensors. Rows lie
     step by step: all members' rows of the first step, then those of the second, up to a last step that may be smaller.
     Members take equally many steps; who has fewer rows than another is padded in the last step, with weight 0.
     """
@@ -291,9 +314,7 @@ class Epochs:
         self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
         # Samples of each member in the order of an epoch; what the order leaves free pads with the member's first.
         self._sample = np.repeat(self._starts[:, None], max(sizes), axis=1)
-        self._orders: list[np.ndarray] = []  # that the epoch is laid out in,
-        self._targets: list[Tensor] = []  # of each step,
-        self._index: list[Tensor] = []  # and rows in the pool, of each run
+        self._ordered: _Ordered | None = None
         self._runs = _runs_of(pool, sizes, batch_size, alpha)
         self._losses = self._split(alpha.new_empty(self._sample.size))
         self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
@@ -311,32 +332,33 @@ class Epochs:
 
         An epoch in the very same orders as the one before is not laid out again.
         """
-        if not self._orders or any(map(is_not, orders, self._orders)):
-            self._lay_out(orders)
-        inputs = (step for run, index in zip(self._runs, self._index, strict=True) for step in run.gather(index))
-        masks = repeat(()) if self._masks is None else self._draw_masks(self._masks, epochs)
+        if self._ordered is None or not self._ordered.is_in(orders):
+            self._ordered = None  # goes before another one is made
+            self._ordered = self._lay_out(orders)
+        _, samples, targets, rows = self._ordered
+        inputs = (step for run, index in zip(self._runs, rows, strict=True) for step in run.gather(index))
+        masks = repeat(()) if self._masks is None else self._draw_masks(self._masks, samples, epochs)
         weighting = self._weighting
-        return map(Batch, inputs, self._targets, weighting.scales, weighting.decays, *self._to_fill, masks)
+        return map(Batch, inputs, targets, weighting.scales, weighting.decays, *self._to_fill, masks)
 
-    def _lay_out(self, orders: Sequence[np.ndarray]) -> None:
-        """Put what each step needs in the order of an epoch."""
-        self._targets, self._index = [], []  # the last epoch's go before others are made
+    def _lay_out(self, orders: Sequence[np.ndarray]) -> _Ordered:
+        """Put the rows, and their weights, in the order of an epoch."""
         for own, order, start in zip(self._sample, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
-        self._orders, self._by_step = list(orders), self._step_by_step(self._sample)
-        sample = torch.from_numpy(self._by_step).to(self._rows.device)
+        by_step = self._by_step(self._sample)
+        sample = torch.from_numpy(by_step).to(self._rows.device)
         if self._weight is not None:
             self._weighting = self._weigh(self._weight.index_select(0, sample))
-        self._targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
-        self._index = self._split(self._rows.index_select(0, sample))
+        targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
+        return _Ordered(orders, by_step, targets, self._split(self._rows.index_select(0, sample)))
 
-    def _draw_masks(self, masks: Masks, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
-        """Yield the dropout masks of each step."""
+    def _draw_masks(self, masks: Masks, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
+        """Yield the dropout masks of each step, for samples step by step."""
         stop = 0
         for run in self._runs:
             start, stop = stop, stop + run.steps * self._k * run.n
             window = rows_within(_MASK_BYTES, self._k * run.n * masks.row_bytes)
-            yield from masks.draw(self._by_step[start:stop], run.steps, epochs, window)
+            yield from masks.draw(samples[start:stop], run.steps, epochs, window)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
@@ -382,7 +404,7 @@ class Epochs:
         """List what each step has of each run's `values`."""
         return [step for run, own in zip(self._runs, values, strict=True) for step in run.each_step(own)]
 
-    def _step_by_step(self, sample: np.ndarray) -> np.ndarray:
+    def _by_step(self, sample: np.ndarray) -> np.ndarray:
         """Lay `(k, n)` out step by step, `(k * n,)`."""
         size = self._runs[0].n
         n_even = sample.shape[1] // size * size

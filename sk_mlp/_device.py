@@ -14,7 +14,6 @@ import torch
 # A product of fewer multiply-adds than this is not faster on two threads than on one; a batch of many products splits
 # between them more easily.
 _SERIAL_WORK, _SERIAL_BATCH_WORK, _MANY = 8_000_000, 1_000_000, 10
-_TINY_WORK = 16_384  # no library splits less than this, whatever its number of threads
 # Up to here float64 takes no time that a user would notice.
 _SMALL_ROWS, _SMALL_PARAMETERS = 128, 2**16
 
@@ -118,8 +117,8 @@ def threads_for(work: int, k: int = 1) -> Iterator[None]:
     Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
     products of the calling thread are affected.
     """
-    before, gains_at = torch.get_num_threads(), _SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK
-    if before == 1 or not _TINY_WORK <= k * work < gains_at:
+    before = torch.get_num_threads()
+    if before == 1 or k * work >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
         yield
         return
     set_openmp, set_mkl = _thread_setters()

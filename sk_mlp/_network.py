@@ -53,7 +53,11 @@ class Layout:
         return len(self._runs)
 
     def layers(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return views of the coefs `(k, fan_in, fan_out)` and intercepts `(k, 1, fan_out)`, but for the last layer."""
+        """Return views of the coefs and the intercepts.
+
+        Coefs are `(k, fan_in, fan_out)` and intercepts `(k, 1, fan_out)`, the output layer's `(k, n_outputs, fan_in)`
+        and `(k, n_outputs, 1)`.
+        """
         parameters = self.parameters(flat)
         return parameters[: self._n_blocks], parameters[self._n_blocks :]
 
@@ -130,7 +134,7 @@ def draw_parameters(
 
 
 def pack(coefs: Iterable[np.ndarray], intercepts: Iterable[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Return the packed vector of one network's coefs `(fan_in, fan_out)` and intercepts `(fan_out,)`, as a copy."""
+    """Pack one network's coefs, all `(fan_in, fan_out)`, and intercepts `(fan_out,)` into a new vector."""
     *hidden, output = coefs
     arrays = [np.ravel(array) for array in (*hidden, output.T, *intercepts)]
     return np.concatenate(arrays, dtype=dtype, casting="unsafe")

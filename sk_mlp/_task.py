@@ -203,7 +203,7 @@ class Validation(NamedTuple):
 class FitTask:
     """One training to be done. Arrays are NumPy (or SciPy CSR for `X`), in the precision's array type.
 
-    `parameters` `(n_parameters,)` is the starting point, packed as all coefs, then all intercepts. A `target` is
+    `parameters` `(n_parameters,)` is the starting point, packed as `_network` has it. A `target` is
     `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices; weights may be float64. `activations` and
     `dropout` have an entry for each hidden layer. A network that has no closed form comes as `module`, on the device,
     and is changed in training. `seed` is for what is random in a network. `say` takes each line of verbose output.

@@ -308,7 +308,7 @@ class Stack:
         self.optimizer.set_rates([member.rate for member in self.members])
 
     def draw_epoch(self) -> Iterator[Batch]:
-        """Yield the batches of the members' next epoch."""
+        """Return the batches of the members' next epoch."""
         n_before = [member.n_epochs for member in self.members]
         return self.epochs.draw([member.next_order() for member in self.members], n_before)
 
@@ -421,7 +421,7 @@ class _Scoring:
         index = torch.from_numpy(np.stack(data.rows(tables))).to(task.device)
         size = rows_within(_VALIDATION_BYTES, layout.k * row_values(task) * parameters.itemsize)
         chunks = index.split(size, dim=1)
-        self._index = [chunk.unsqueeze(0) for chunk in chunks]
+        self._index = [chunk.contiguous().unsqueeze(0) for chunk in chunks]
         self._sizes = [chunk.shape[1] for chunk in chunks]
         self._raw = parameters.new_empty(layout.k, task.layer_sizes[-1], n)
         self._losses, self._slope = self._raw.new_empty(layout.k, n), torch.empty_like(self._raw)

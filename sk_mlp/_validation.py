@@ -115,7 +115,7 @@ def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:
     if rows.dtype == dtype:
         return rows if sp.issparse(rows) else np.ascontiguousarray(rows)
     try:
-        with np.errstate(over="raise"):
+        with np.errstate(over="raise", under="ignore"):
             return rows.astype(dtype) if sp.issparse(rows) else rows.astype(dtype, order="C")
     except FloatingPointError:
         raise ValueError(f"X must be finite in {dtype}, got a value too large for it") from None

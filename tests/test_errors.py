@@ -385,6 +385,8 @@ def test_values_too_large_for_float32(device):
             estimator.fit(X, problem.y)
     with pytest.raises(ValueError, match=r"y must be finite in float32, got values up to 1e\+300"):
         estimator.fit(problem.X, with_value(problem.y, 1e300))
+    with np.errstate(all="raise"):  # a value too small for float32 is 0 there, whatever NumPy is told
+        estimator.predict(with_value(problem.X, 1e-300))
 
 
 def test_weights_too_small_for_float32(device):

@@ -19,6 +19,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._activations import ACTIVATIONS
+from sk_mlp._backprop import Forward
 from sk_mlp._estimator import Call, Sample
 from sk_mlp._optimizers import Optimizer
 
@@ -374,10 +375,29 @@ def test_thread_count_is_restored_after_an_error(where, monkeypatch):
     torch.set_num_threads(2)
     try:
         with pytest.raises(RuntimeError, match="in the middle"):
-            fitted(problem, where, hidden_layer_sizes=(100,))  # tiny networks leave threads alone
+            fitted(problem, where)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_small_products_run_on_one_thread(solver, where, monkeypatch):
+    """In training and in predictions, down to the smallest: a second thread costs more than it gives."""
+    before, seen, forward = torch.get_num_threads(), set(), Forward.__call__
+
+    def watched(self, inputs):
+        seen.add(torch.get_num_threads())
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Forward, "__call__", watched)
+    torch.set_num_threads(2)
+    try:
+        fitted(PROBLEMS["multiclass"], where, solver=solver, hidden_layer_sizes=(2,)).predict(PROBLEMS["multiclass"].X)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
 
 
 def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
@@ -407,8 +427,7 @@ def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
         look()
         resident = threading.Thread(target=look_later)
         resident.start()
-        # Not so tiny that the number of threads need not be set.
-        fitted(PROBLEMS["multiclass"], where, solver="sgd", max_iter=1, batch_size=160, hidden_layer_sizes=(100,))
+        fitted(PROBLEMS["multiclass"], where, solver="sgd", max_iter=1, batch_size=160)
         go_on[1].set()
         resident.join()
     finally:

@@ -81,6 +81,19 @@ def test_sparse_stack_is_its_members_alone(where, rtol):
         np.testing.assert_allclose(ours.state.parameters, train([task])[0].state.parameters, rtol=rtol, atol=rtol)
 
 
+def test_a_stack_validates_in_chunks(where, rtol, monkeypatch):
+    """Members of unequal size, one without validation rows."""
+    found = []
+    for n_bytes in (16 * 2**20, 3000):
+        monkeypatch.setattr("sk_mlp._training._VALIDATION_BYTES", n_bytes)
+        made = tasks(PROBLEMS["multiclass"], "adam", where, True, True)
+        assert {task.validation is None for task in made} == {True, False}
+        found.append([result.progress for result in train(made)])
+    for at_once, in_chunks in zip(*found, strict=True):
+        np.testing.assert_allclose(at_once.validation_losses, in_chunks.validation_losses, rtol=rtol)
+        np.testing.assert_allclose(at_once.validation_scores, in_chunks.validation_scores, rtol=rtol)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_rows_that_nobody_trains_on_change_nothing(order, where, rtol):
     """The unweighted of two members trains on the second half of twice the rows."""
