@@ -280,7 +280,7 @@ class _Ordered(NamedTuple):
     """Rows in the order of an epoch."""
 
     orders: Sequence[np.ndarray]  # of each member's rows, (n_i,)
-    samples: np.ndarray  # of all members, step by step
+    samples: np.ndarray | None  # of all members, step by step, (n,); None without dropout, where nobody asks
     targets: Sequence[Tensor]  # of each step
     rows: Sequence[Tensor]  # in the pool, (steps, k, n) of each run
 
@@ -312,11 +312,10 @@ class Epochs:
         self._starts = np.cumsum([0, *sizes[:-1]])
         self._rows = torch.from_numpy(np.concatenate(rows)).to(target.device)
         self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
-        # Samples of each member in the order of an epoch; what the order leaves free pads with the member's first.
-        self._sample = np.repeat(self._starts[:, None], max(sizes), axis=1)
+        self._size = max(sizes)
         self._ordered: _Ordered | None = None
         self._runs = _runs_of(pool, sizes, batch_size, alpha)
-        self._losses = self._split(alpha.new_empty(self._sample.size))
+        self._losses = self._split(alpha.new_empty(self._k * self._size))
         self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
         norms = zip(*(of_steps.unbind() for of_steps in self._norms.unbind()), strict=True)
         self._to_fill = self._each_step(self._losses), list(norms)
@@ -337,24 +336,28 @@ class Epochs:
             self._ordered = self._lay_out(orders)
         _, samples, targets, rows = self._ordered
         inputs = (step for run, index in zip(self._runs, rows, strict=True) for step in run.gather(index))
-        masks = repeat(()) if self._masks is None else self._draw_masks(self._masks, samples, epochs)
+        masks = repeat(()) if samples is None else self._draw_masks(samples, epochs)
         weighting = self._weighting
         return map(Batch, inputs, targets, weighting.scales, weighting.decays, *self._to_fill, masks)
 
     def _lay_out(self, orders: Sequence[np.ndarray]) -> _Ordered:
         """Put the rows, and their weights, in the order of an epoch."""
-        for own, order, start in zip(self._sample, orders, self._starts, strict=True):
+        # Each member's samples in order, and its first again and again where others have more.
+        samples = np.repeat(self._starts[:, None], self._size, axis=1)
+        for own, order, start in zip(samples, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
-        by_step = self._by_step(self._sample)
-        sample = torch.from_numpy(by_step).to(self._rows.device)
+        samples = self._by_step(samples)
+        sample = torch.from_numpy(samples).to(self._rows.device)
         if self._weight is not None:
             self._weighting = self._weigh(self._weight.index_select(0, sample))
         targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
-        return _Ordered(orders, by_step, targets, self._split(self._rows.index_select(0, sample)))
+        rows = self._split(self._rows.index_select(0, sample))
+        return _Ordered(orders, None if self._masks is None else samples, targets, rows)
 
-    def _draw_masks(self, masks: Masks, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
+    def _draw_masks(self, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
         """Yield the dropout masks of each step, for samples step by step."""
-        stop = 0
+        masks, stop = self._masks, 0
+        assert masks is not None
         for run in self._runs:
             start, stop = stop, stop + run.steps * self._k * run.n
             window = rows_within(_MASK_BYTES, self._k * run.n * masks.row_bytes)

@@ -390,7 +390,7 @@ class _Data:
 
     def _join(self, arrays: Sequence[np.ndarray]) -> Tensor:
         """Return one tensor on the device; values in the master number type, class indices as they are."""
-        joined = torch.from_numpy(np.concatenate(arrays))
+        joined = torch.from_numpy(_concatenate(arrays))
         return joined.to(self._device, self._master if joined.is_floating_point() else None)
 
 
