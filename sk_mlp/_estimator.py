@@ -6,7 +6,6 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -26,13 +25,12 @@ from ._callbacks import Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
 from ._network import Kinds
 from ._objective import Objective
-from ._parameters import CONSTRAINTS, check_together
+from ._parameters import CONSTRAINTS, check_together, settings_of
 from ._prediction import predict_rows, predict_rows_by_module
-from ._task import FitResult, FitTask, Progress, Settings, State, Status, Table, Validation
+from ._task import FitResult, FitTask, Progress, State, Status, Table, Validation
 from ._validation import (
     accepts_sample_weight,
     check_split,
-    clip_batch_size,
     hidden_sizes,
     prediction_data,
     require_pair,
@@ -282,7 +280,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             activations=architecture.activations,
             dropout=architecture.dropout,
             objective=objective,
-            settings=self._settings(len(table.rows)),
+            settings=settings_of(self, len(table.rows)),
             precision=network.precision,
             device=device,
             rng=rng,
@@ -332,7 +330,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         if validation.X is None:
             validation = Sample(_safe_indexing(train.X, checks.rows), _safe_indexing(train.y, checks.rows))
         weight = None if checks.sample_weight is None else checks.sample_weight[checks.rows]
-        score = self._score_of(scorer, validation._replace(sample_weight=weight), attributes)
+        score = _score_of(self, scorer, validation._replace(sample_weight=weight), attributes)
         return table, Validation(checks, score)
 
     def _validation_table(self, validation: Sample, weigh: Callable[..., np.ndarray | None]) -> Table:
@@ -346,21 +344,6 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         if weight is not None and not weight.any():
             raise ValueError("X_val must have rows with a weight above 0, times class_weight, got only zeros")
         return Table(stacking.shared(X), target, weight, np.arange(len(target)))
-
-    def _score_of(
-        self, scorer: Callable[..., float], sample: Sample, attributes: Callable[[State], dict[str, Any]]
-    ) -> Callable[[State], float]:
-        """Return what scores a state of the network on a sample, weighted if the scorer knows weights."""
-        weight = {}
-        if sample.sample_weight is not None and accepts_sample_weight(scorer):
-            weight = {"sample_weight": sample.sample_weight}
-
-        def score(state: State) -> float:
-            fitted = copy.copy(self)
-            fitted.__dict__.update(attributes(state))
-            return scorer(fitted, sample.X, sample.y, **weight)
-
-        return score
 
     def _description(self, layer_sizes: tuple[int, ...]) -> dict[str, Any]:
         """Return what describes the network that the parameters ask for."""
@@ -395,12 +378,6 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         if architecture.factory is not None:
             return self._precision
         return precision_for(self.dtype, device, n_rows, n_parameters)
-
-    def _settings(self, n_train: int) -> Settings:
-        """Return the parameters that training reads."""
-        values = {f.name: getattr(self, f.name) for f in fields(Settings)}
-        values["batch_size"] = n_train if self.solver == "lbfgs" else clip_batch_size(self.batch_size, n_train)
-        return Settings(**values)
 
     def _earlier_progress(self, call: Call) -> Progress:
         """Return the progress to go on from; a warm start takes a new optimizer, and with it the initial rate."""
@@ -493,6 +470,25 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def _score_of(
+    estimator: BaseMLPTorch,
+    scorer: Callable[..., float],
+    sample: Sample,
+    attributes: Callable[[State], dict[str, Any]],
+) -> Callable[[State], float]:
+    """Return what scores a state of the estimator's network on a sample, weighted if the scorer knows weights."""
+    weight = {}
+    if sample.sample_weight is not None and accepts_sample_weight(scorer):
+        weight = {"sample_weight": sample.sample_weight}
+
+    def score(state: State) -> float:
+        fitted = copy.copy(estimator)
+        fitted.__dict__.update(attributes(state))
+        return scorer(fitted, sample.X, sample.y, **weight)
+
+    return score
 
 
 def _of_dtype(value: np.ndarray, dtype: np.dtype) -> np.ndarray:

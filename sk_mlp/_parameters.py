@@ -1,7 +1,9 @@
-"""What the estimators' parameters may be, each alone and together."""
+"""What the estimators' parameters may be, each alone and together, and what of them training reads."""
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,6 +18,7 @@ from ._device import PRECISIONS
 from ._network import INITIALISATIONS
 from ._optimizers import require_usable
 from ._schedules import SCHEDULES
+from ._task import Settings
 
 
 class _OptimizerClass(HasMethods):
@@ -91,6 +94,28 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
         raise ValueError("X_val must come with a solver that works in epochs, got solver='lbfgs'")
     if estimator.module is not None and changed:
         raise ValueError(f"module must build the whole network itself, got {changed} besides")
+
+
+def settings_of(estimator: BaseEstimator, n_train: int) -> Settings:
+    """Return the parameters that training reads, for `n_train` rows to train on."""
+    values = {f.name: getattr(estimator, f.name) for f in fields(Settings)}
+    is_lbfgs = estimator.solver == "lbfgs"
+    values["batch_size"] = n_train if is_lbfgs else _clip_batch_size(estimator.batch_size, n_train)
+    return Settings(**values)
+
+
+def _clip_batch_size(batch_size: int | str, n_samples: int) -> int:
+    """Return the rows of a batch: 200 for "auto", and never more than there are."""
+    if batch_size == "auto":
+        return min(200, n_samples)
+    assert not isinstance(batch_size, str)
+    if batch_size > n_samples:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped "
+            f"(batch_size={batch_size}, {n_samples} training samples)",
+            stacklevel=7,  # the line of the user, past the estimator's own methods
+        )
+    return min(int(batch_size), n_samples)
 
 
 def _changes_of_the_network(estimator: BaseEstimator) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
@@ -127,20 +126,6 @@ def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be positive integers, one a layer, got {hidden_layer_sizes!r}")
     return tuple(int(size) for size in sizes)
-
-
-def clip_batch_size(batch_size: int | str, n_samples: int) -> int:
-    """Return the rows of a batch: 200 for "auto", and never more than there are."""
-    if batch_size == "auto":
-        return min(200, n_samples)
-    assert not isinstance(batch_size, str)
-    if batch_size > n_samples:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped "
-            f"(batch_size={batch_size}, {n_samples} training samples)",
-            stacklevel=7,  # the line of the user, past the estimator's own methods
-        )
-    return min(int(batch_size), n_samples)
 
 
 def check_split(n_samples: int, fraction: float) -> None:

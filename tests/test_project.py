@@ -40,7 +40,7 @@ IMPORTS = {
         "stacking", "_architecture", "_callbacks", "_device", "_network", "_objective", "_parameters",
         "_prediction", "_task", "_validation",
     },
-    "_parameters": {"_activations", "_device", "_network", "_optimizers", "_schedules"},
+    "_parameters": {"_activations", "_device", "_network", "_optimizers", "_schedules", "_task"},
     "_architecture": {"_activations", "_autograd", "_network", "_task"},
     "_prediction": {"_activations", "_autograd", "_backprop", "_batches", "_device", "_products", "_validation"},
     "stacking": {"_device", "_hub", "_lbfgs", "_task", "_training"},
