@@ -168,14 +168,14 @@ class DenseGatherer:
         each = zip(by_step.unbind(), by_step.mT.unbind(), strict=True)
         self._steps = [DenseRows(values, products, transposed) for values, transposed in each]
         # Refers to the index whose rows the buffer holds all; weakly, because it may be a view of a large one.
-        self._held: Callable[[], Tensor | None] = _nothing
+        self._held: Callable[[], Tensor | None] = _no_index
 
     def __call__(self, index: Tensor) -> Iterator[DenseRows]:
         """Yield the rows of each step, for an index `(steps, k, n)`; a later step may overwrite them."""
         if self._held() is index:
             yield from self._steps
             return
-        self._held = _nothing
+        self._held = _no_index
         flat, size = index.view(-1), self._buffer.shape[0]
         for start in range(0, flat.shape[0], size):
             rows = flat[start : start + size]
@@ -186,8 +186,8 @@ class DenseGatherer:
             self._held = ref(index)
 
 
-def _nothing() -> None:
-    """Refer to nothing."""
+def _no_index() -> None:
+    """Refer to no index."""
 
 
 class SparsePool:
@@ -343,15 +343,15 @@ class Epochs:
     def _lay_out(self, orders: Sequence[np.ndarray]) -> _Ordered:
         """Put the rows, and their weights, in the order of an epoch."""
         # Each member's samples in order, and its first again and again where others have more.
-        samples = np.repeat(self._starts[:, None], self._size, axis=1)
-        for own, order, start in zip(samples, orders, self._starts, strict=True):
+        by_member = np.repeat(self._starts[:, None], self._size, axis=1)
+        for own, order, start in zip(by_member, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
-        samples = self._by_step(samples)
-        sample = torch.from_numpy(samples).to(self._rows.device)
+        samples = self._by_step(by_member)
+        index = torch.from_numpy(samples).to(self._rows.device)
         if self._weight is not None:
-            self._weighting = self._weigh(self._weight.index_select(0, sample))
-        targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, sample))])
-        rows = self._split(self._rows.index_select(0, sample))
+            self._weighting = self._weigh(self._weight.index_select(0, index))
+        targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, index))])
+        rows = self._split(self._rows.index_select(0, index))
         return _Ordered(orders, None if self._masks is None else samples, targets, rows)
 
     def _draw_masks(self, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
