@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from ._activations import Activation, activations_of
-from ._autograd import IN_TRAINING, load, pack_module, seeded, trained_parameters, unpack_module
+from ._autograd import IN_TRAINING, load, pack_module, require_outputs, trained_parameters, unpack_module
+from ._device import over_memory_of
+from ._modes import building
 from ._network import Kinds, build_module, draw_parameters, pack, unpack
 from ._task import State
-
-_CPU = torch.device("cpu")
 
 
 class Weights(NamedTuple):
@@ -64,6 +65,25 @@ class Architecture:
         return all(activation.has_closed_form for activation in self.activations)
 
     @property
+    def is_user_defined(self) -> bool:
+        """Whether what a user wrote takes part in the network."""
+        return self.factory is not None or not all(activation.has_closed_form for activation in self.activations)
+
+    def check(self) -> None:
+        """Raise ValueError unless there are an activation and a dropout rate for each hidden layer."""
+        _ = self.activations, self.dropout
+
+    def require_like(self, fitted: Architecture) -> None:
+        """Raise ValueError unless training can go on with the weights of a fitted network."""
+        for name in ("layer_sizes", "normalization", "module"):
+            before, asked = fitted.description[name], self.description[name]
+            if before != asked:
+                raise ValueError(
+                    f"warm_start and partial_fit must go on with the network they left, of {name}={before!r}, "
+                    f"got {name}={asked!r}"
+                )
+
+    @property
     def is_random(self) -> bool:
         """Whether anything but the weights of linear layers may be drawn at random."""
         return any(self.dropout) or not self.has_closed_form
@@ -90,7 +110,7 @@ class Architecture:
 
     def module(self, weights: Weights, kinds: Kinds) -> nn.Module:
         """Return the network over the memory of `weights`."""
-        rest = {name: torch.from_numpy(value) for name, value in weights.rest.items()}
+        rest = {name: over_memory_of(value) for name, value in weights.rest.items()}
         if self.factory is not None:
             return load(self._made_by_user(0), rest)
         module = self._built(weights, kinds, 0)
@@ -112,7 +132,7 @@ class Architecture:
         """Return the packed parameters of `weights`, which `module` has where there is no closed form."""
         if module is None:
             return pack(weights.coefs, weights.intercepts, dtype)
-        return pack_module(module).cpu().numpy().astype(dtype)
+        return pack_module(module).numpy().astype(dtype)
 
     def unpack(self, state: State, module: nn.Module | None) -> Weights:
         """Return the values of a training's state."""
@@ -125,50 +145,107 @@ class Architecture:
         coefs = [np.ascontiguousarray(rest.pop(f"{name}.weight").T) for name in self._linear_names]
         return Weights(coefs, [rest.pop(f"{name}.bias") for name in self._linear_names], rest)
 
-    def require_outputs(self, module: nn.Module) -> None:
-        """Raise ValueError unless a user's module gives `n_outputs` raw predictions a row."""
-        n_features, n_outputs = self.layer_sizes
-        like = next(module.parameters())
-        module.eval()
-        with torch.no_grad(), seeded(0, like.device):
-            raw = module(torch.zeros(2, n_features, dtype=like.dtype, device=like.device))
-        module.train()
-        if not isinstance(raw, Tensor) or raw.shape != (2, n_outputs):
-            found = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else repr(raw)
+    def try_out(self, module: nn.Module) -> None:
+        """Raise ValueError unless what users wrote maps rows as it has to.
+
+        A module gives `n_outputs` raw predictions a row, an activation as many values as it gets.
+        """
+        if self.factory is not None:
+            n_features, n_outputs = self.layer_sizes
+            require_outputs(_tried(module, 2, n_features), torch.empty(2, n_features), n_outputs)
+            return
+        assert isinstance(module, nn.Sequential)
+        places = [int(name) + 1 + (self.normalization is not None) for name in self._linear_names]
+        for activation, place, units in zip(self.activations, places, self.layer_sizes[1:], strict=False):
+            if not activation.has_closed_form:
+                _require_same_width(module[place], units)
+
+    def fewest_rows(self, module: nn.Module | None, n_rows: int, batch_size: int) -> int:
+        """Return how many rows a batch of `n_rows` in all must have: 2 if there might be 1 and the module cannot.
+
+        Raises ValueError if that cannot be.
+        """
+        may_be_one = batch_size == 1 or n_rows % batch_size == 1
+        if module is None or not may_be_one or not self.is_user_defined or _trains_on_one_row(module, self.layer_sizes):
+            return 1
+        if batch_size == 1 or n_rows == 1:
             raise ValueError(
-                f"module must map rows (n, {n_features}) to raw predictions (n, {n_outputs}), got {found} for n = 2"
+                f"batch_size must give at least 2 rows a batch to a network that cannot be trained on one row (batch "
+                f"normalization cannot), got batch_size={batch_size} for {n_rows} row(s)"
             )
+        return 2
 
     def _built(self, weights: Weights, kinds: Kinds, seed: int) -> nn.Module:
         """Return linear layers over `weights` with what comes between them."""
-        coefs, intercepts = ([torch.from_numpy(a) for a in arrays] for arrays in (weights.coefs, weights.intercepts))
+        coefs, intercepts = ([over_memory_of(a) for a in arrays] for arrays in (weights.coefs, weights.intercepts))
         makers = [activation.module for activation in self.activations]
         # Where there is a state, dropout of 0 keeps its place, so that names do not depend on it.
         dropout = self.dropout if self.is_random else ()
-        with torch.inference_mode(False), torch.enable_grad(), seeded(seed, _CPU):
+        with building(seed) if self.is_user_defined else nullcontext():
             return build_module(coefs, intercepts, makers, dropout, self.normalization, kinds)
 
     def _made_by_user(self, seed: int) -> nn.Module:
         """Call the factory; what it draws from PyTorch's generator depends on `seed` alone."""
         assert self.factory is not None
-        with torch.inference_mode(False), torch.enable_grad(), seeded(seed, _CPU):
+        with building(seed):
             module = self.factory(self.layer_sizes[0], self.layer_sizes[-1])
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must return an nn.Module, got {module!r}")
         if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
             raise ValueError(f"module must know the shapes of its parameters, got lazy ones in {module!r}")
-        if not trained_parameters(module):
+        trained = trained_parameters(module)
+        if not trained:
             raise ValueError(f"module must have parameters to train, got {module!r}")
+        if not all(parameter.is_floating_point() for parameter in trained.values()):
+            dtypes = sorted({str(parameter.dtype) for parameter in trained.values()})
+            raise ValueError(f"module must have parameters of real numbers, got {', '.join(dtypes)}")
         return copy.deepcopy(module)  # a function may return one module again and again
 
 
 def _arrays(state: Mapping[str, Tensor], dtype: np.dtype) -> dict[str, np.ndarray]:
     """Return copies as NumPy arrays, floats of `dtype` (by way of float64: NumPy has no bfloat16)."""
+    for name, value in state.items():
+        if name.rpartition(".")[2] == "_extra_state" or not isinstance(value, Tensor):
+            raise ValueError(
+                f"module and activation must keep their state in parameters and buffers, got {name!r} from "
+                f"get_extra_state"
+            )
     return {
         name: value.detach().cpu().double().numpy().astype(dtype) if value.is_floating_point()
         else value.detach().cpu().numpy().copy()
         for name, value in state.items()
     }  # fmt: skip
+
+
+def _tried(module: nn.Module, n_rows: int, n_features: int, *, training: bool = False) -> Any:
+    """Return what a module makes of rows of zeros; what it draws for them is drawn again later."""
+    like = next(module.parameters(), torch.empty(0))
+    rows = torch.zeros(n_rows, n_features, dtype=like.dtype, device=like.device)
+    was_training = module.training
+    try:
+        with building(0, like.device), torch.no_grad():
+            return module.train(training)(rows)
+    finally:
+        module.train(was_training)
+
+
+def _require_same_width(activation: nn.Module, units: int) -> None:
+    """Raise ValueError unless an activation gives a value for each value."""
+    try:
+        found = _tried(activation, 2, units)
+    except RuntimeError as error:  # shapes that do not go together
+        raise ValueError(f"activation must map (n, {units}) to (n, {units}), got {activation!r}: {error}") from error
+    if not isinstance(found, Tensor) or found.shape != (2, units):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else found
+        raise ValueError(f"activation must map (n, {units}) to (n, {units}), got {shape} from {activation!r} for n = 2")
+
+
+def _trains_on_one_row(module: nn.Module, layer_sizes: Sequence[int]) -> bool:
+    """Whether a module in training maps one row to finite numbers; found out on a copy, as statistics may move."""
+    try:
+        return bool(_tried(copy.deepcopy(module), 1, layer_sizes[0], training=True).isfinite().all())
+    except (ValueError, RuntimeError):
+        return False
 
 
 def dropout_rates(dropout: Any, n_hidden: int) -> tuple[float, ...]:

@@ -6,19 +6,21 @@ that the L2 penalty counts. Losses and their slopes in raw space stay in closed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._backprop import Penalty
 from ._batches import Batch, Rows
-from ._device import generators
 from ._network import Kinds, Layout
 from ._objective import Objective
+
+Turns = Callable[[], AbstractContextManager[None]]  # what a module is called in, for what it may draw
 
 
 class WeightedBatchNorm(nn.BatchNorm1d):
@@ -76,13 +78,16 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def module_layout(module: nn.Module) -> Layout:
     """Return where the module's trained parameters lie in a flat buffer."""
-    shapes = [parameter.shape for parameter in trained_parameters(module).values()]
-    return Layout([s for s in shapes if len(s) >= 2], [s for s in shapes if len(s) < 2], 1)
+    shapes = {name: tuple(parameter.shape) for name, parameter in trained_parameters(module).items()}
+    coefs = {name: shape for name, shape in shapes.items() if len(shape) >= 2}
+    return Layout(coefs, {name: shape for name, shape in shapes.items() if name not in coefs}, 1)
 
 
 def pack_module(module: nn.Module) -> Tensor:
-    """Return a packed copy of the module's trained parameters."""
-    return torch.cat([parameter.detach().reshape(-1) for parameter in trained_parameters(module).values()])
+    """Return a packed copy of the module's trained parameters, on the CPU."""
+    # By way of NumPy, which needs no threads for it.
+    arrays = [parameter.detach().cpu().numpy().ravel() for parameter in trained_parameters(module).values()]
+    return torch.from_numpy(np.concatenate(arrays))
 
 
 def unpack_module(packed: Tensor, module: nn.Module) -> dict[str, Tensor]:
@@ -117,17 +122,23 @@ def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     return module
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Let the generators that a module on `device` may draw from start at `seed`, and be as they were after."""
-    before = [(generator, generator.get_state()) for generator in generators(device)]
-    for generator, _ in before:
-        generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        for generator, state in before:
-            generator.set_state(state)
+def require_outputs(raw: Any, inputs: Tensor, n_outputs: int) -> None:
+    """Raise ValueError unless a user-defined module gave `n_outputs` raw predictions for each row of the inputs."""
+    n, n_features = inputs.shape
+    if not isinstance(raw, Tensor) or raw.shape != (n, n_outputs):
+        found = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else repr(raw)
+        raise ValueError(
+            f"module must map rows (n, {n_features}) to raw predictions (n, {n_outputs}), got {found} for n = {n}"
+        )
+
+
+def require_graph(raw: Tensor) -> None:
+    """Raise ValueError unless a module can be trained by its raw predictions."""
+    if not raw.requires_grad:
+        raise ValueError(
+            "module must give raw predictions that its parameters can be trained by, got a tensor without a graph "
+            "(made under torch.no_grad, detached, or by way of NumPy)"
+        )
 
 
 class Autograd:
@@ -143,8 +154,9 @@ class Autograd:
         n: int,
         objective: Objective,
         product: torch.dtype,
+        turns: Turns = nullcontext,
     ) -> None:
-        self._module, self._objective, self._gradient = module, objective, gradient
+        self._module, self._objective, self._gradient, self._turns = module, objective, gradient, turns
         views = zip(layout.parameters(parameters), layout.parameters(gradient), strict=True)
         for parameter, (value, slope) in zip(trained_parameters(module).values(), views, strict=True):
             parameter.data, parameter.grad = value[0], slope[0]
@@ -163,36 +175,31 @@ class Autograd:
             for dropout, mask in zip(self._dropouts, batch.masks, strict=True):
                 dropout.mask = mask[0]
         self._gradient.zero_()
-        raw = self._forward(batch.inputs.dense()[0])
-        self._raw.copy_(raw.detach().T)
-        self._objective.loss_and_gradient(self._raw, batch.target, batch.losses, self._raw_delta)
-        self._raw_delta.mul_(batch.scale)
-        raw.backward(self._raw_delta[0].T.to(raw.dtype))
-        self._penalty.add(batch)
-
-    def _forward(self, inputs: Tensor) -> Tensor:
-        """Return raw predictions `(n, n_outputs)` with their graph."""
-        try:
+        with self._turns():
             with torch.enable_grad(), self._cast:
-                return self._module(inputs)
-        except ValueError as error:
-            if len(inputs) == 1:
-                error.add_note("The batch had one row, as the last of an epoch may; see batch_size.")
-            raise
+                inputs = batch.inputs.dense()[0]
+                raw = self._module(inputs)
+            require_outputs(raw, inputs, self._raw.shape[1])
+            require_graph(raw)
+            self._raw.copy_(raw.detach().T)
+            self._objective.loss_and_gradient(self._raw, batch.target, batch.losses, self._raw_delta)
+            self._raw_delta.mul_(batch.scale)
+            raw.backward(self._raw_delta[0].T.to(raw.dtype))
+        self._penalty.add(batch)
 
 
 class ModuleForward:
     """Raw predictions of one module, as it predicts; the interface is `Forward`'s."""
 
-    def __init__(self, module: nn.Module, like: Tensor, product: torch.dtype) -> None:
-        self._module, self._cast, self._dtype = module, autocast(like, product), like.dtype
+    def __init__(self, module: nn.Module, like: Tensor, product: torch.dtype, turns: Turns = nullcontext) -> None:
+        self._module, self._cast, self._dtype, self._turns = module, autocast(like, product), like.dtype, turns
 
     def __call__(self, inputs: Rows) -> Tensor:
         """Return raw predictions `(1, n_outputs, n)`."""
         was_training = self._module.training
         self._module.eval()
         try:
-            with torch.no_grad(), self._cast:
+            with self._turns(), torch.no_grad(), self._cast:
                 return self._module(inputs.dense()[0]).to(self._dtype).T.unsqueeze(0)
         finally:
             self._module.train(was_training)

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ._device import as_tensor, over_memory_of
 from ._dropout import Masks
 from ._products import Products
 
@@ -105,33 +106,33 @@ class SparseRows:
 
     def _to_torch(self, matrix: sp.csr_array) -> Tensor:
         """Return `matrix` as a PyTorch CSR tensor on the device."""
-        with warnings.catch_warnings():
-            # "Sparse CSR tensor support is in beta state", once a process.
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
-            return torch.sparse_csr_tensor(
-                torch.from_numpy(matrix.indptr),
-                torch.from_numpy(matrix.indices),
-                torch.from_numpy(matrix.data),
-                size=matrix.shape,
-                check_invariants=False,
-            ).to(device=self._device, dtype=self._dtype)
+        return torch.sparse_csr_tensor(
+            over_memory_of(matrix.indptr),
+            over_memory_of(matrix.indices),
+            over_memory_of(matrix.data),
+            size=matrix.shape,
+            check_invariants=False,  # products read wherever the indices say; `_validation` has looked at them
+        ).to(device=self._device, dtype=self._dtype)
 
+
+def _hear_of_beta_state() -> None:
+    """Let PyTorch say here, once a process, that its "Sparse CSR tensor support is in beta state".
+
+    Filtered at each matrix it would change the filters of other threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.eye(1, device="cpu").to_sparse_csr()
+
+
+_hear_of_beta_state()
 
 Rows = DenseRows | SparseRows
 
 
-def as_tensor(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a tensor over the memory of `array`, if need be copied; read-only memory included: nothing writes to it.
-
-    A small array takes NumPy half as long to cast as PyTorch, and what becomes float64 here is small.
-    """
-    if dtype == torch.float64:
-        array = array.astype(np.float64, copy=False)
-    if array.flags.writeable:
-        return torch.from_numpy(array).to(device, dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-        return torch.from_numpy(array).to(device, dtype)
+def values_in_a_row(X: Any) -> int:
+    """Return how many values a row of X takes on average: all features, or those that are stored and their columns."""
+    return -(-2 * X.nnz // max(1, X.shape[0])) if sp.issparse(X) else X.shape[1]
 
 
 def rows_of(X: Any, device: torch.device, products: Products) -> Rows:
@@ -304,6 +305,7 @@ class Epochs:
         target: Tensor,  # of all members, one after another, (sum of n_i, n_outputs)
         sample_weight: Tensor | None,  # (sum of n_i,)
         batch_size: int,
+        fewest: int,  # rows that the last batch may have
         alpha: Tensor,  # (k, 1)
         n_coef_runs: int,
         masks: Masks | None,  # over all members' rows, one after another; None without dropout
@@ -314,7 +316,7 @@ class Epochs:
         self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
         self._size = max(sizes)
         self._ordered: _Ordered | None = None
-        self._runs = _runs_of(pool, sizes, batch_size, alpha)
+        self._runs = _runs_of(pool, sizes, batch_size, fewest, alpha)
         self._losses = self._split(alpha.new_empty(self._k * self._size))
         self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
         norms = zip(*(of_steps.unbind() for of_steps in self._norms.unbind()), strict=True)
@@ -410,14 +412,19 @@ class Epochs:
     def _by_step(self, sample: np.ndarray) -> np.ndarray:
         """Lay `(k, n)` out step by step, `(k * n,)`."""
         size = self._runs[0].n
-        n_even = sample.shape[1] // size * size
+        n_even = self._runs[0].steps * size
         even = sample[:, :n_even].reshape(self._k, -1, size).swapaxes(0, 1)
         return np.concatenate([even.ravel(), sample[:, n_even:].ravel()])
 
 
-def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, like: Tensor) -> list[_Run]:
-    """Return the runs of an epoch of members with `sizes` rows, all in equally many steps."""
+def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, fewest: int, like: Tensor) -> list[_Run]:
+    """Return the runs of an epoch of members with `sizes` rows, all in equally many steps.
+
+    Fewer rows than `fewest` do not make a batch, but join the one before.
+    """
     k, n_steps = len(sizes), n_batches(max(sizes), batch_size)
+    if n_steps > 1 and max(sizes) - (n_steps - 1) * batch_size < fewest:
+        n_steps -= 1
     last = [size - (n_steps - 1) * batch_size for size in sizes]
     runs = [] if n_steps == 1 else [(n_steps - 1, batch_size, [batch_size] * k)]
     if last == [batch_size] * k:

@@ -11,14 +11,18 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from ._modes import Surroundings
 from ._task import State
 
 
 class Callbacks:
-    """The callbacks of one fit. `fitted` maps a state to the attributes that make the estimator ready to predict."""
+    """The callbacks of one fit, called in the user's surroundings.
 
-    def __init__(self, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> None:
-        self._estimator = estimator
+    `fitted` maps a state to the attributes that make the estimator ready to predict.
+    """
+
+    def __init__(self, estimator: BaseEstimator, users: Surroundings, X: Any, y: Any, sample_weight: Any) -> None:
+        self._users = users
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._values = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._fit = estimator._init_callback_context(max_subtasks=estimator.max_iter)
@@ -28,17 +32,22 @@ class Callbacks:
     def begin_epoch(self, state: Callable[[], State]) -> None:
         """Tell that an epoch begins."""
         self._epoch = self._fit.subcontext(task_name="epoch")
-        self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(state()))
+        with self._users.installed():
+            self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(state()))
 
     def end_epoch(self, state: Callable[[], State]) -> bool:
         """Tell that it has ended; return whether a callback wants training to end."""
-        return self._epoch.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(state()))
+        with self._users.installed():
+            return self._epoch.call_on_fit_task_end(
+                **self._values, reconstruction_attributes=lambda: self.fitted(state())
+            )
 
     def end_fit(self, state: State) -> None:
         """Tell that the fit has ended."""
-        self._fit.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(state))
+        with self._users.installed():
+            self._fit.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(state))
 
 
-def callbacks_of(estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> Callbacks | None:
+def callbacks_of(estimator: BaseEstimator, users: Surroundings, X: Any, y: Any, sample_weight: Any) -> Callbacks | None:
     """Return what tells the estimator's callbacks of a fit that begins; None if it has none."""
-    return Callbacks(estimator, X, y, sample_weight) if hasattr(estimator, "_skl_callbacks") else None
+    return Callbacks(estimator, users, X, y, sample_weight) if hasattr(estimator, "_skl_callbacks") else None

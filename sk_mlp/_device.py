@@ -1,19 +1,19 @@
-"""Devices, number types and threads: the one file that names a device type."""
+"""Devices, number types and what a machine has: the one file that names a device type."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-# A product of fewer multiply-adds than this is not faster on two threads than on one; a batch of many products splits
-# between them more easily.
-_SERIAL_WORK, _SERIAL_BATCH_WORK, _MANY = 8_000_000, 1_000_000, 10
+# Types of device that `torch.autocast` may be in force for.
+_AUTOCAST_TYPES = ("cpu", "cuda", "mps", "xpu")
 # Up to here float64 takes no time that a user would notice.
 _SMALL_ROWS, _SMALL_PARAMETERS = 128, 2**16
 
@@ -43,6 +43,30 @@ def precision_for(dtype: str, device: torch.device, n_rows: int, n_parameters: i
     """
     small = n_rows <= _SMALL_ROWS and n_parameters <= _SMALL_PARAMETERS
     return _PROMOTED if small and dtype == "float32" and device.type != "mps" else PRECISIONS[dtype]
+
+
+class _Writable:
+    """What NumPy makes a writable view from of an array's memory, read-only memory included."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array  # keeps the memory alive
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+
+
+def over_memory_of(array: np.ndarray) -> Tensor:
+    """Return a tensor on the memory of `array`, for reading alone: PyTorch warns of read-only memory."""
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
+
+
+def as_tensor(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor over the memory of `array`, if need be copied, for reading alone.
+
+    A small array takes NumPy half as long to cast as PyTorch, and what becomes float64 here is small.
+    """
+    if dtype == torch.float64:
+        array = array.astype(np.float64, copy=False)
+    return over_memory_of(array).to(device, dtype)
 
 
 def _best_device(dtype: str) -> str:
@@ -110,29 +134,8 @@ def _is_amd_of_full_width() -> bool:
     return "AMD" in known.get("cpu_name", "") and known.get("avx512_vp2intersect", False)
 
 
-@contextmanager
-def threads_for(work: int, k: int = 1) -> Iterator[None]:
-    """Use one intra-op thread for small products, `k` at a time of `work` multiply-adds; restore the setting after.
-
-    Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
-    products of the calling thread are affected.
-    """
-    before = torch.get_num_threads()
-    if before == 1 or k * work >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
-        yield
-        return
-    set_openmp, set_mkl = _thread_setters()
-    set_openmp(1)
-    mkl_before = set_mkl(1)
-    try:
-        yield
-    finally:
-        set_mkl(mkl_before)
-        set_openmp(before)
-
-
 @lru_cache
-def _thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
+def thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
     """Return what sets OpenMP's and MKL's number of threads for the calling thread alone.
 
     `torch.set_num_threads` would change MKL's for all threads of the process, and for good that of a thread which comes
@@ -143,6 +146,15 @@ def _thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
     # Returns the number before, 0 for that of the process. Absent from builds of PyTorch without MKL.
     set_mkl = getattr(libraries, "MKL_Set_Num_Threads_Local", lambda _: 0)
     return set_openmp, set_mkl
+
+
+def autocasts() -> Mapping[str, torch.dtype]:
+    """Return the types of device that `torch.autocast` is in force for, and the dtype it casts to there."""
+    # A private look at all types at once, ten times as fast as one at each.
+    any_enabled = getattr(torch._C, "_is_any_autocast_enabled", None)
+    if any_enabled is not None and not any_enabled():
+        return {}
+    return {name: torch.get_autocast_dtype(name) for name in _AUTOCAST_TYPES if torch.is_autocast_enabled(name)}
 
 
 def generators(device: torch.device) -> list[torch.Generator]:
@@ -164,3 +176,63 @@ def stack_bytes(device: torch.device) -> int:
 def line_search_dtype(device: torch.device) -> torch.dtype:
     """Return float64, or float32 on a device that has nothing better."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+_USUAL_MEMORY = 2**33  # where the system does not tell
+
+
+def free_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of memory at hand: what the machine has free, or what a container may still take, if less."""
+    known = [free for free in (_free_on_machine(proc), *_free_in_cgroups(proc, cgroups)) if free is not None]
+    return int(max(0, min(known, default=_USUAL_MEMORY)))
+
+
+def _free_on_machine(proc: Path) -> int | None:
+    """Return the bytes that Linux takes for available."""
+    kilobytes = _numbers_of(proc / "meminfo").get("MemAvailable:")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def _free_in_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
+    """Yield the bytes below the limit of each control group that this process is in, of either version of them.
+
+    A file looks like "0::/a/b" (version 2) or "4:memory:/a/b" (version 1). In a container the path may be that of the
+    host, which is not there; then the root is the container's own.
+    """
+    for line in _lines_of(proc / "self" / "cgroup"):
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            root, limit, used, cache = cgroups, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, cache = cgroups / "memory", "total_inactive_file"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        path = root / name.lstrip("/")
+        for group in (path, *path.parents):
+            bounds = [_number_in(group / file) for file in (limit, used)]
+            if bounds[0] is not None and bounds[1] is not None:
+                # Pages of files that nobody reads any more count as used, and are given up on demand.
+                yield bounds[0] - bounds[1] + _numbers_of(group / "memory.stat").get(cache, 0)
+            if group == root:
+                break
+
+
+def _lines_of(path: Path) -> list[str]:
+    """Return the lines of a file; none of one that is not there or not to be read."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _numbers_of(path: Path) -> dict[str, int]:
+    """Return the first number after each first word of a file's lines."""
+    words = [line.split() for line in _lines_of(path)]
+    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdecimal()}
+
+
+def _number_in(path: Path) -> int | None:
+    """Return the number that is all of a file; None where there is none, or no limit ("max")."""
+    words = " ".join(_lines_of(path)).split()
+    return int(words[0]) if len(words) == 1 and words[0].isdecimal() else None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ._autograd import Autograd, ModuleForward, buffers_of, module_layout, seeded, values_a_row
+from ._autograd import Autograd, ModuleForward, Turns, buffers_of, module_layout, values_a_row
 from ._backprop import Backprop, DroppedHidden, Forward, Hidden
+from ._batches import values_in_a_row
 from ._device import Precision
 from ._dropout import Masks, hash_rows
+from ._modes import Randomness, own_modes
 from ._network import Layout
 from ._products import Products, products_for
 from ._task import FitTask, State
@@ -37,17 +38,39 @@ class Snapshot(NamedTuple):
             },
         )
 
+    def is_finite(self, first: Snapshot) -> bool:
+        """Whether all values are finite, but for those of buffers that were not in the `first` snapshot."""
+        return bool(self.parameters.isfinite().all()) and stay_finite(self.buffers, first.buffers)
+
+
+def stay_finite(buffers: Mapping[str, Tensor], first: Mapping[str, Tensor]) -> bool:
+    """Whether buffers are finite wherever they were at `first`: a mask may hold infinities by design."""
+    return all(bool((value.isfinite() | ~first[name].isfinite()).all()) for name, value in buffers.items())
+
 
 def work(task: FitTask, n: int) -> int:
     """Return the multiply-adds of a member's largest product for a batch of `n` rows."""
     if task.module is not None:
         return n * len(task.parameters)
-    return n * max(fan_in * fan_out for fan_in, fan_out in pairwise(task.layer_sizes))
+    fans_in = [input_values(task, task.table.X), *task.layer_sizes[1:-1]]
+    return n * max(fan_in * fan_out for fan_in, fan_out in zip(fans_in, task.layer_sizes[1:], strict=True))
+
+
+def input_values(task: FitTask, X: Any) -> int:
+    """Return how many values the task's network reads in a row of X; modules know no sparse rows."""
+    return values_in_a_row(X) if task.module is None else task.layer_sizes[0]
 
 
 def row_values(task: FitTask) -> int:
-    """Return about how many values a row's prediction takes."""
-    return task.layer_sizes[0] + (sum(task.layer_sizes[1:]) if task.module is None else values_a_row(task.module))
+    """Return about how many values a row's prediction takes, besides its input."""
+    return sum(task.layer_sizes[1:]) if task.module is None else values_a_row(task.module)
+
+
+def turns_of(task: FitTask) -> Turns:
+    """Return what a network like the task's is to be called in: turns with PyTorch's generators, if it draws."""
+    if not task.draws:
+        return nullcontext
+    return Randomness(task.seed + len(task.progress.history.loss), task.device).turn
 
 
 def layout_of(task: FitTask, k: int) -> Layout:
@@ -63,22 +86,22 @@ def products_of(task: FitTask, n: int) -> Products:
 
 
 def backprop_of(
-    task: FitTask, layout: Layout, parameters: Tensor, gradient: Tensor, n: int, products: Products
+    task: FitTask, layout: Layout, parameters: Tensor, gradient: Tensor, n: int, products: Products, turns: Turns
 ) -> Backprop | Autograd:
     """Return value and gradient of networks like the task's, for batches of `n` rows."""
     if task.module is None:
         hidden = DroppedHidden if any(task.dropout) else Hidden
         return Backprop(layout, parameters, gradient, n, task.activations, task.objective, products, hidden)
     n_outputs, product = task.layer_sizes[-1], task.precision.product
-    return Autograd(task.module, layout, parameters, gradient, n_outputs, n, task.objective, product)
+    return Autograd(task.module, layout, parameters, gradient, n_outputs, n, task.objective, product, turns)
 
 
 def forward_of(
-    task: FitTask, layout: Layout, parameters: Tensor, n: int, products: Products
+    task: FitTask, layout: Layout, parameters: Tensor, n: int, products: Products, turns: Turns
 ) -> Forward | ModuleForward:
     """Return what predicts `n` rows with `parameters`, which are of the products' number type."""
     if task.module is not None:
-        return ModuleForward(task.module, parameters, task.precision.product)
+        return ModuleForward(task.module, parameters, task.precision.product, turns)
     return Forward(*layout.layers(parameters), n, task.activations, products, task.precision.master)
 
 
@@ -103,15 +126,8 @@ def buffers(task: FitTask) -> dict[str, Tensor]:
 
 @contextmanager
 def computing(task: FitTask) -> Iterator[None]:
-    """Set PyTorch up for the task: closed forms need no record of operations, modules need a seed of their own."""
-    if task.module is not None:
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            seeded(task.seed + len(task.progress.history.loss), task.device),
-        ):
-            yield
-    else:
-        # PyTorch's own optimizers keep state that is to be used outside, too.
-        with torch.inference_mode() if isinstance(task.settings.solver, str) else torch.no_grad():
-            yield
+    """Set PyTorch up for the task: closed forms need no record of operations, others ask for one where they need it."""
+    is_closed = task.module is None and isinstance(task.settings.solver, str)
+    # PyTorch's own optimizers keep state that is to be used outside, too.
+    with own_modes(), torch.inference_mode() if is_closed else torch.no_grad():
+        yield

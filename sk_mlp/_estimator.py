@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator, _fit_context, is_regressor
 from sklearn.callback import CallbackSupportMixin
@@ -21,22 +23,26 @@ from torch import Tensor, nn
 
 from . import stacking
 from ._architecture import Architecture, Weights
+from ._attributes import as_it_is, becoming, changes, twin_of
 from ._callbacks import Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
-from ._network import Kinds
+from ._engine import layout_of
+from ._modes import Surroundings, called_in, own_modes
+from ._network import Kinds, sizes_of
 from ._objective import Objective
-from ._parameters import CONSTRAINTS, check_together, settings_of
+from ._optimizers import resumed
+from ._parameters import CONSTRAINTS, are_allowed, check_representable, check_together, settings_of
 from ._prediction import predict_rows, predict_rows_by_module
 from ._task import FitResult, FitTask, Progress, State, Status, Table, Validation
 from ._validation import (
     accepts_sample_weight,
-    check_split,
     hidden_sizes,
     prediction_data,
     require_pair,
+    rewound_on_error,
+    size_of_split,
     split_validation,
     training_data,
-    unchanged_on_error,
 )
 
 _WARNINGS: dict[Status, type[Warning]] = {
@@ -70,6 +76,19 @@ class Sample(NamedTuple):
     X: Any
     y: Any
     sample_weight: Any = None
+
+
+class Reading(NamedTuple):
+    """What a fit reads, all of it checked before anything is drawn or built."""
+
+    device: torch.device
+    architecture: Architecture
+    objective: Objective
+    table: Table
+    validation: Table | None  # rows that a user wants to validate on
+    n_held_out: int  # rows to hold out
+    scorer: Callable[..., float] | None
+    scored: Sample  # rows for it, whole; those held out are still to be drawn from them
 
 
 def has_partial_fit(estimator: BaseMLPTorch) -> bool:
@@ -115,7 +134,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     _network: dict[str, Any]
     _scoring: Any
     _progress: Progress
-    _optimizer_state: dict[str, Any]
+    _optimizer_state: Mapping[str, Any]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -173,13 +192,16 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             Before `fit`.
         """
         check_is_fitted(self)
-        weights = self._weights()
-        writable = Weights(
-            [_writable(coef) for coef in weights.coefs],
-            [_writable(intercept) for intercept in weights.intercepts],
-            {name: _writable(value) for name, value in weights.rest.items()},
-        )
-        return self._fitted_architecture().module(writable, Kinds()).eval()
+        fitted = as_it_is(self)
+        fitted._check_what_predictions_read()
+        with own_modes():
+            weights = fitted._weights()
+            writable = Weights(
+                [_writable(coef) for coef in weights.coefs],
+                [_writable(intercept) for intercept in weights.intercepts],
+                {name: _writable(value) for name, value in weights.rest.items()},
+            )
+            return fitted._fitted_architecture().module(writable, Kinds()).eval()
 
     @property
     def history_(self) -> dict[str, np.ndarray]:
@@ -228,70 +250,84 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         """Tell whether there is a network to go on with."""
         return hasattr(self, "out_activation_")
 
+    def _validate_params(self) -> None:
+        """Raise scikit-learn's error for the first parameter with a value that it may not have."""
+        if not are_allowed(self, self._parameter_constraints):
+            super()._validate_params()
+
+    def _check_what_predictions_read(self) -> None:
+        """Raise the same for the parameters that predictions read: `set_params` may have changed them since the fit."""
+        if not are_allowed(self, ("device", "dtype")):
+            super()._validate_params()
+
     def _fit(self, train: Sample, validation: Sample, call: Call) -> Self:
-        """Train and record the result."""
-        callbacks = None if call.one_epoch else callbacks_of(self, *train)
-        with unchanged_on_error(self):
-            task, attributes = self._task(train, validation, call, callbacks)
+        """Train a twin, and take over what has become of it: all of it at once, or nothing."""
+        users = stacking.surroundings()
+        if call.goes_on and call.one_epoch:
+            self._validate_params()  # scikit-learn leaves that to the first call
+        callbacks = None if call.one_epoch else callbacks_of(self, users, *train)
+        before = dict(vars(self))
+        with own_modes(), rewound_on_error(self.random_state):
+            twin = twin_of(self)
+            task, attributes = twin._task(train, validation, call, callbacks, users)
+            if callbacks is not None:
+                described = changes(before, twin)
+                callbacks.fitted = lambda state: {**described, **attributes(state)}
             result = stacking.run(task)
-            self._record(task, result, attributes)
-        if callbacks is not None:
-            callbacks.end_fit(result.state)
-        if result.status in _WARNINGS:
-            # Past _fit, fit and scikit-learn's wrapper around it, to the line of the user.
-            warnings.warn(result.message, _WARNINGS[result.status], stacklevel=4)
+            twin._record(task, result, attributes)
+            with becoming(self, twin, before):
+                if callbacks is not None:
+                    callbacks.end_fit(result.state)
+                if result.status in _WARNINGS:
+                    # Past _fit, fit and scikit-learn's wrapper around it, to the line of the user.
+                    warnings.warn(result.message, _WARNINGS[result.status], stacklevel=4)
         return self
 
     def _task(
-        self, train: Sample, validation: Sample, call: Call, callbacks: Callbacks | None = None
+        self,
+        train: Sample,
+        validation: Sample,
+        call: Call,
+        callbacks: Callbacks | None = None,
+        users: Surroundings | None = None,
     ) -> tuple[FitTask, Callable[[State], dict[str, Any]]]:
         """Return the training that this call asks for, and what maps its states to fitted attributes.
 
-        Validates everything first.
+        Reads and checks everything first. Then it draws, in scikit-learn's order: weights, and the split.
         """
-        device = resolve_device(self.device, self.dtype)
-        check_together(self, has_validation=validation.X is not None)
-        require_pair(*validation)
-        if call.one_epoch and self._splits(validation):
-            raise ValueError("partial_fit does not support early_stopping=True without X_val: it keeps no split")
-        hidden = hidden_sizes(self.hidden_layer_sizes)
-        X, y, weight = self._read(train, reset=not call.goes_on)
-        target = self._read_target(y, call)
-        weigh = self._weighing(target, weight, call)
-        objective = self._objective()
-        if self._splits(validation):
-            check_split(len(target), self.validation_fraction)
-        widths = () if self.module is not None else hidden
-        layer_sizes = (X.shape[1], *widths, self.n_outputs_ * objective.n_raw)
-        architecture = Architecture(self._description(layer_sizes), self.init)
-        rng = check_random_state(self.random_state)
+        users = users or stacking.surroundings()
+        reading = self._reading(train, validation, call)
+        n_rows = len(reading.table.rows)
+        settings = settings_of(self, n_rows - reading.n_held_out, users)
+        architecture, rng = reading.architecture, check_random_state(self.random_state)
         # From a copy: nothing is drawn that scikit-learn does not draw.
         seed = int(copy.deepcopy(rng).randint(2**31)) if architecture.is_random else 0
-        network = self._network_to_train(architecture, rng, seed, len(target), device, call)
-        attributes = partial(self._attributes, architecture, network.module, objective)
-        if callbacks is not None:
-            callbacks.fitted = attributes
-        table = Table(stacking.shared(X), target, weigh(target, weight), np.arange(len(target)))
-        table, checks = self._validation(table, train, validation, weigh, rng, attributes)
+        network = self._network_to_train(architecture, rng, seed, n_rows, reading.device, call)
+        fewest_rows = architecture.fewest_rows(network.module, n_rows - reading.n_held_out, settings.batch_size)
+        attributes = partial(self._attributes, architecture, network.module, reading.objective)
+        table, checks = self._validation(reading, rng, attributes, users)
         task = FitTask(
             table=table,
             validation=checks,
             layer_sizes=architecture.layer_sizes,
             activations=architecture.activations,
             dropout=architecture.dropout,
-            objective=objective,
-            settings=settings_of(self, len(table.rows)),
+            objective=reading.objective,
+            settings=settings,
             precision=network.precision,
-            device=device,
+            device=reading.device,
             rng=rng,
             seed=seed,
             parameters=network.parameters,
             module=network.module,
+            draws=architecture.is_user_defined,
+            fewest_rows=fewest_rows,
             one_epoch=call.one_epoch,
             progress=self._earlier_progress(call),
-            optimizer_state=self._optimizer_state if call.goes_on and call.one_epoch else {},
             watch=callbacks,
         )
+        if call.goes_on and call.one_epoch:
+            task = replace(task, optimizer_state=resumed(self._optimizer_state, settings, layout_of(task, 1)))
         return task, attributes
 
     def _splits(self, validation: Sample) -> bool:
@@ -303,35 +339,56 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         dtype = self._precision.array
         return training_data(self, *sample, dtype=dtype, reset=reset, y_numeric=is_regressor(self))
 
+    def _reading(self, train: Sample, validation: Sample, call: Call) -> Reading:
+        """Read parameters and data; raise ValueError for what breaks a rule."""
+        device = resolve_device(self.device, self.dtype)
+        check_together(self, has_validation=validation.X is not None)
+        check_representable(self)
+        require_pair(*validation)
+        if call.one_epoch and self._splits(validation):
+            raise ValueError("partial_fit does not support early_stopping=True without X_val: it keeps no split")
+        hidden = hidden_sizes(self.hidden_layer_sizes)
+        X, y, weight = self._read(train, reset=not call.goes_on)
+        target = self._read_target(y, call)
+        weigh = self._weighing(target, weight, call)
+        objective = self._objective()
+        n_held_out = size_of_split(len(target), self.validation_fraction) if self._splits(validation) else 0
+        widths = () if self.module is not None else hidden
+        layer_sizes = (X.shape[1], *widths, self.n_outputs_ * objective.n_raw)
+        architecture = Architecture(self._description(layer_sizes), self.init)
+        architecture.check()
+        table = Table(stacking.held(X, train.X), target, weigh(target, weight), np.arange(len(target)))
+        to_validate = None if validation.X is None else self._validation_table(validation, weigh)
+        scorer = None if self.scoring in (None, "loss") else check_scoring(self, self.scoring)
+        if validation.X is None:
+            # Not every sparse format has rows to take.
+            scored = Sample(table.X if sp.issparse(train.X) else train.X, y if sp.issparse(train.y) else train.y)
+        else:
+            scored = Sample(*map(stacking.held_as_given, validation)) if scorer else validation
+        return Reading(device, architecture, objective, table, to_validate, n_held_out, scorer, scored)
+
     def _validation(
         self,
-        table: Table,
-        train: Sample,
-        validation: Sample,
-        weigh: Callable[..., np.ndarray | None],
+        reading: Reading,
         rng: np.random.RandomState,
         attributes: Callable[[State], dict[str, Any]],
+        users: Surroundings,
     ) -> tuple[Table, Validation | None]:
         """Return the rows to train on, and those to validate on, if any."""
-        by_loss = self.scoring == "loss"
-        scorer = None if by_loss or self.scoring is None else check_scoring(self, self.scoring)
-        if self._splits(validation):
+        table, checks, scored = reading.table, reading.validation, reading.scored
+        if reading.n_held_out:
             stratify = self._stratify(table.target)
             rows, held_out = split_validation(
                 len(table.rows), table.sample_weight, self.validation_fraction, stratify, rng
             )
             checks, table = table._replace(rows=held_out), table._replace(rows=rows)
-        elif validation.X is not None:
-            checks = self._validation_table(validation, weigh)
-        else:
-            return table, None
-        if scorer is None:
-            return table, Validation(checks, by_loss=by_loss)
-        if validation.X is None:
-            validation = Sample(_safe_indexing(train.X, checks.rows), _safe_indexing(train.y, checks.rows))
+        if checks is None or reading.scorer is None:
+            return table, None if checks is None else Validation(checks, by_loss=self.scoring == "loss")
+        if reading.n_held_out:
+            scored = Sample(_safe_indexing(scored.X, checks.rows), _safe_indexing(scored.y, checks.rows))
         weight = None if checks.sample_weight is None else checks.sample_weight[checks.rows]
-        score = _score_of(self, scorer, validation._replace(sample_weight=weight), attributes)
-        return table, Validation(checks, score)
+        score = _score_of(self, reading.scorer, scored._replace(sample_weight=weight), attributes)
+        return table, Validation(checks, called_in(users, score))
 
     def _validation_table(self, validation: Sample, weigh: Callable[..., np.ndarray | None]) -> Table:
         """Return the rows that a user wants to validate on."""
@@ -343,7 +400,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         weight = weigh(target, weight)
         if weight is not None and not weight.any():
             raise ValueError("X_val must have rows with a weight above 0, times class_weight, got only zeros")
-        return Table(stacking.shared(X), target, weight, np.arange(len(target)))
+        return Table(stacking.held(X, validation.X), target, weight, np.arange(len(target)))
 
     def _description(self, layer_sizes: tuple[int, ...]) -> dict[str, Any]:
         """Return what describes the network that the parameters ask for."""
@@ -367,8 +424,8 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         precision = self._precision_for(architecture, device, n_rows, len(parameters))
         if module is not None:
             module.to(device, precision.master)
-        if module is not None and architecture.factory is not None:
-            architecture.require_outputs(module)
+        if module is not None:
+            architecture.try_out(module)
         return Network(parameters, module, precision)
 
     def _precision_for(
@@ -388,13 +445,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _current_weights(self, architecture: Architecture) -> Weights:
         """Return the fitted weights, if they are of the network asked for."""
-        fitted, asked = self._fitted_architecture().description, architecture.description
-        for name in ("layer_sizes", "normalization", "module"):
-            if fitted[name] != asked[name]:
-                raise ValueError(
-                    f"warm_start and partial_fit must go on with the network they left, of {name}={fitted[name]!r}, "
-                    f"got {name}={asked[name]!r}"
-                )
+        architecture.require_like(self._fitted_architecture())
         return self._weights()
 
     def _attributes(
@@ -415,7 +466,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _record(self, task: FitTask, result: FitResult, attributes: Callable[[State], dict[str, Any]]) -> None:
         """Set the fitted attributes, plain NumPy and Python values."""
-        if not np.isfinite(result.state.parameters).all():
+        if not result.is_finite:
             raise ValueError(Status.DIVERGED.message(task.settings))
         for name in ("coefs_", "intercepts_", "n_layers_", "module_state_"):
             self.__dict__.pop(name, None)  # of another kind of network
@@ -435,21 +486,24 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         """Return `finish(raw)` for all rows of X; see `predict_rows`."""
         if not self._is_fitted():
             check_is_fitted(self)  # raises; what it asks first takes a tenth of a prediction of one row
-        X = prediction_data(self, X)
-        architecture, weights = self._fitted_architecture(), self._weights()
-        n_parameters = sum(array.size for array in (*weights.coefs, *weights.intercepts, *weights.rest.values()))
-        device = resolve_device(self.device, self.dtype)
-        precision = self._precision_for(architecture, device, X.shape[0], n_parameters)
-        if not architecture.has_closed_form:
-            return predict_rows_by_module(X, architecture.module(weights, Kinds()), precision, device, finish)
-        activations = architecture.activations
-        return predict_rows(X, weights.coefs, weights.intercepts, activations, precision, device, finish)
+        self._check_what_predictions_read()
+        with own_modes():
+            X = prediction_data(self, X)
+            architecture, weights = self._fitted_architecture(), self._weights()
+            n_parameters = sum(array.size for array in (*weights.coefs, *weights.intercepts, *weights.rest.values()))
+            device = resolve_device(self.device, self.dtype)
+            precision = self._precision_for(architecture, device, X.shape[0], n_parameters)
+            if not architecture.has_closed_form:
+                return predict_rows_by_module(X, architecture.module(weights, Kinds()), precision, device, finish)
+            activations = architecture.activations
+            return predict_rows(X, weights.coefs, weights.intercepts, activations, precision, device, finish)
 
     def _fitted_sizes(self) -> tuple[int, ...]:
         """Return the layer sizes of the network as it is, whoever has assigned its coefs."""
+        fitted: tuple[int, ...] = self._network["layer_sizes"]
         if self._network["module"] is not None:
-            return self._network["layer_sizes"]
-        return (np.shape(self.coefs_[0])[0], *(np.shape(coef)[1] for coef in self.coefs_))
+            return fitted
+        return sizes_of(self.coefs_, self.intercepts_, self.n_features_in_, fitted[-1])
 
     def _fitted_architecture(self) -> Architecture:
         """Return the network that was fitted, whatever parameters were set since."""
@@ -484,8 +538,7 @@ def _score_of(
         weight = {"sample_weight": sample.sample_weight}
 
     def score(state: State) -> float:
-        fitted = copy.copy(estimator)
-        fitted.__dict__.update(attributes(state))
+        fitted = twin_of(estimator, **attributes(state))
         return scorer(fitted, sample.X, sample.y, **weight)
 
     return score

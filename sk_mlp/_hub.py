@@ -9,40 +9,15 @@ from __future__ import annotations
 
 import contextvars
 import heapq
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-import joblib
 from greenlet import GreenletExit, getcurrent, greenlet
-from sklearn import get_config, set_config
 
-# What `warnings.catch_warnings` changes, and restores when it ends.
-_WARNING_STATE = ("filters", "showwarning", "_showwarnmsg_impl")
-
-
-class Ambient(NamedTuple):
-    """What libraries keep for the whole thread, and a context manager may hold while a call is away."""
-
-    sklearn: dict[str, Any]
-    joblib: dict[str, Any]
-    warnings: dict[str, Any]
-
-    @classmethod
-    def now(cls) -> Ambient:
-        """Return what is in force."""
-        state = {name: getattr(warnings, name) for name in _WARNING_STATE if hasattr(warnings, name)}
-        return cls(get_config(), dict(vars(joblib.parallel._backend)), state)
-
-    def install(self) -> None:
-        """Put it in force."""
-        set_config(**self.sklearn)
-        vars(joblib.parallel._backend).clear()
-        vars(joblib.parallel._backend).update(self.joblib)
-        vars(warnings).update(self.warnings)
+from ._ambient import Ambient
 
 
 class Call:
@@ -176,23 +151,22 @@ class Hub:
 
     def _enter(self, worker: Worker, outcome: Any) -> None:
         """Let a worker run with an outcome until it gives way or ends."""
-        outside = Ambient.now()
         start = perf_counter()
-        with warnings.catch_warnings():  # tells the warnings module that its filters have changed, here and at the end
-            worker.ambient.install()
-            try:
-                if isinstance(outcome, BaseException):
-                    worker.throw(type(outcome), outcome, outcome.__traceback__)
-                elif isinstance(outcome, type):
-                    worker.throw(outcome)
-                else:
-                    worker.switch(outcome)
-            finally:
-                worker.ambient = Ambient.now()
-                worker.busy += perf_counter() - start
-                outside.install()
-                if worker.dead:
-                    self._end(worker)
+        try:
+            with worker.ambient.installed():
+                try:
+                    if isinstance(outcome, BaseException):
+                        worker.throw(type(outcome), outcome, outcome.__traceback__)
+                    elif isinstance(outcome, type):
+                        worker.throw(outcome)
+                    else:
+                        worker.switch(outcome)
+                finally:
+                    worker.ambient = Ambient.now()
+        finally:
+            worker.busy += perf_counter() - start
+            if worker.dead:
+                self._end(worker)
 
     def _end(self, worker: Worker) -> None:
         """Forget a worker, and let who waited for its call go on."""

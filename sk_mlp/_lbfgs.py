@@ -15,9 +15,21 @@ import torch
 from torch import Tensor
 
 from ._batches import Batch, Pool, Rows, make_pool, rows_within
-from ._device import line_search_dtype, threads_for
-from ._engine import Snapshot, backprop_of, buffers, computing, layout_of, products_of, row_values, work
-from ._task import Epoch, FitResult, FitTask, State, Status
+from ._device import line_search_dtype
+from ._engine import (
+    Snapshot,
+    backprop_of,
+    buffers,
+    computing,
+    input_values,
+    layout_of,
+    products_of,
+    row_values,
+    turns_of,
+    work,
+)
+from ._modes import threads_for
+from ._task import Epoch, FitResult, FitTask, State, Status, Watch
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
 # one took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.
@@ -33,17 +45,29 @@ def minimise(task: FitTask) -> FitResult:
     """
     dtype = line_search_dtype(task.device)
     task = replace(task, precision=task.precision._replace(master=dtype, product=dtype))
-    with computing(task):
-        search = _Search(task)
-        with threads_for(search.work // _BUSY_BLAS):
-            return search.run()
+    size = _rows_of_a_chunk(task)
+    with computing(task), threads_for(work(task, size) // _BUSY_BLAS):
+        return _Search(task, size).run()
+
+
+def _rows_of_a_chunk(task: FitTask) -> int:
+    """Return how many rows to evaluate at once; sparse rows take no memory but their own, which is kept anyway."""
+    inputs = 0 if _is_sparse(task) else input_values(task, task.table.X)
+    # Values and their deltas.
+    row_bytes = 2 * (inputs + row_values(task)) * task.precision.master.itemsize
+    return min(len(task.table.target), rows_within(_CHUNK_BYTES, row_bytes))
+
+
+def _is_sparse(task: FitTask) -> bool:
+    """Whether the network multiplies sparse rows as they are."""
+    return task.module is None and sp.issparse(task.table.X)
 
 
 class _Search:
-    """One run of L-BFGS-B: the function it minimises, and the last accepted iterate."""
+    """One run of L-BFGS-B, evaluating `size` rows at once: the function it minimises, and the last accepted iterate."""
 
-    def __init__(self, task: FitTask) -> None:
-        self._task = task
+    def __init__(self, task: FitTask, size: int) -> None:
+        self._task, self._size = task, size
         dtype, layout = task.precision.master, layout_of(task, 1)
         if task.module is not None:
             task.module.to(dtype)
@@ -53,8 +77,6 @@ class _Search:
         self._total_gradient = torch.zeros_like(self._parameters)
         self._started = self._last = perf_counter()
         self._rows = len(task.table.target)
-        # Values and their deltas.
-        self._size = min(self._rows, rows_within(_CHUNK_BYTES, 2 * row_values(task) * self._parameters.itemsize))
         self._starts = range(0, self._rows, self._size)
         products = products_of(task, self._size)
         self._inputs = self._chunks_of(make_pool(task.table.X, task.device, products))
@@ -63,22 +85,18 @@ class _Search:
             self._target = self._target.to(dtype)
         self._scale, self._decay = self._weigh(dtype)
         self._backprops = {
-            n: backprop_of(task, layout, self._parameters, self._gradient, n, products)
+            n: backprop_of(task, layout, self._parameters, self._gradient, n, products, turns_of(task))
             for n in {min(self._size, self._rows - start) for start in self._starts}
         }
         self._epochs: list[Epoch] = []
         self._status: Status | None = None  # of an end that the solver does not know of
+        self._error: StopIteration | None = None
         self._n_begun = 0
-
-    @property
-    def work(self) -> int:
-        """Multiply-adds of the largest product."""
-        return work(self._task, self._size)
+        self._first = self._snapshot()
 
     def run(self) -> FitResult:
         """Run SciPy's solver and say how it ended."""
-        settings = self._task.settings
-        status, message, n_iter, loss = Status.INTERRUPTED, Status.INTERRUPTED.message(settings), 0, np.nan
+        settings, found = self._task.settings, None
         with contextlib.suppress(KeyboardInterrupt):
             found = scipy.optimize.minimize(
                 self._value_and_gradient,
@@ -88,22 +106,31 @@ class _Search:
                 callback=self._accept,
                 options={"maxfun": settings.max_fun, "maxiter": settings.max_iter, "gtol": settings.tol},
             )
+        if self._error is not None:
+            raise self._error
+        if found is None:
+            status, message = Status.INTERRUPTED, Status.INTERRUPTED.message(settings)
+            n_iter, loss = len(self._epochs), self._epochs[-1].loss if self._epochs else np.nan
+        else:
             self._x, loss = found.x, float(found.fun)
             n_iter = min(found.nit, settings.max_iter)
             status = Status.LBFGS_DONE if found.status == 0 else Status.LBFGS_STOPPED
             message = status.message(settings) if found.status == 0 else _explain(found, n_iter, settings.max_iter)
         if self._status is not None:
             status, message = self._status, self._status.message(settings)
-        if status is Status.INTERRUPTED and self._epochs:
-            n_iter, loss = len(self._epochs), self._epochs[-1].loss
         history = self._task.progress.history.extended(self._epochs)
         best_loss = min(history.loss, default=loss)
         progress = self._task.progress._replace(history=history, best_loss=best_loss, no_improvement=0)
-        return FitResult(self._state(), status, message, n_iter, loss, progress, {})
+        is_finite = self._snapshot().is_finite(self._first)
+        return FitResult(self._state(), is_finite, status, message, n_iter, loss, progress, {})
+
+    def _snapshot(self) -> Snapshot:
+        """Return the last accepted iterate."""
+        return Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task))
 
     def _state(self) -> State:
-        """Return the last accepted iterate."""
-        return Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task)).state(self._task.precision)
+        """Return the last accepted iterate in NumPy."""
+        return self._snapshot().state(self._task.precision)
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
         """Note an iteration's outcome, and end the search if it is time or a callback asks for it."""
@@ -115,12 +142,20 @@ class _Search:
         self._last = now
         for line in self._epochs[-1].lines(settings.verbose, len(self._epochs), now - self._started):
             self._task.say(line)
-        if watch is not None and watch.end_epoch(self._state):
+        if watch is not None and self._told_of_end(watch):
             self._status = Status.STOPPED
         elif settings.max_time is not None and now - self._started > settings.max_time:
             self._status = Status.MAX_TIME
-        if self._status is not None:
+        if self._status is not None or self._error is not None:
             raise StopIteration
+
+    def _told_of_end(self, watch: Watch) -> bool:
+        """Return whether who watches wants the search to end; a StopIteration of theirs is not SciPy's signal."""
+        try:
+            return watch.end_epoch(self._state)
+        except StopIteration as error:
+            self._error = error
+            return False
 
     def _value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the penalised mean loss and its gradient, both float64, summed over chunks of rows."""

@@ -9,7 +9,7 @@ without a copy. For k = 1 packed and flat are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from math import prod, sqrt
 from typing import NamedTuple
@@ -20,12 +20,16 @@ from torch import Tensor, nn
 
 
 class Layout:
-    """Where each parameter of `k` networks lies in a flat buffer: coefs, which are penalised, before intercepts."""
+    """Where each parameter of `k` networks lies in a flat buffer: coefs, which are penalised, before intercepts.
 
-    def __init__(self, coef_shapes: Sequence[Sequence[int]], intercept_shapes: Sequence[Sequence[int]], k: int) -> None:
+    Both come as shapes by name.
+    """
+
+    def __init__(self, coefs: Mapping[str, Sequence[int]], intercepts: Mapping[str, Sequence[int]], k: int) -> None:
         self.k = k
-        self._shapes = [tuple(shape) for shape in (*coef_shapes, *intercept_shapes)]
-        self._n_blocks = len(coef_shapes)  # of coefs
+        self.shapes = {name: list(shape) for name, shape in {**coefs, **intercepts}.items()}
+        self._shapes = [tuple(shape) for shape in self.shapes.values()]
+        self._n_blocks = len(coefs)
         self._sizes = [prod(shape) for shape in self._shapes]
         self._spans = list(pairwise(accumulate(self._sizes, initial=0)))  # of one network's packed parameters
         self.n_parameters = sum(self._sizes)
@@ -44,8 +48,9 @@ class Layout:
         """
         *below, fan_in, n_outputs = layer_sizes
         hidden = [*below, fan_in]
-        coef_shapes = [*pairwise(hidden), (n_outputs, fan_in)]
-        return cls(coef_shapes, [*((1, units) for units in hidden[1:]), (n_outputs, 1)], k)
+        coefs = [*pairwise(hidden), (n_outputs, fan_in)]
+        intercepts = [*((1, units) for units in hidden[1:]), (n_outputs, 1)]
+        return cls(_named("coefs_", coefs), _named("intercepts_", intercepts), k)
 
     @property
     def n_coef_runs(self) -> int:
@@ -89,6 +94,11 @@ class Layout:
             return values[0]
         column = like.new_tensor(values)
         return torch.cat([column.repeat_interleave(size) for size in self._sizes])
+
+
+def _named(name: str, shapes: Iterable[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return shapes by the place of their arrays in a list of that name."""
+    return {f"{name}[{i}]": shape for i, shape in enumerate(shapes)}
 
 
 class Initialisation(NamedTuple):
@@ -148,6 +158,28 @@ def unpack(packed: np.ndarray, layer_sizes: Sequence[int]) -> tuple[list[np.ndar
     hidden = [block.reshape(shape) for block, shape in zip(blocks, shapes[:-1], strict=False)]
     output = np.ascontiguousarray(blocks[len(hidden)].reshape(shapes[-1][::-1]).T)
     return [*hidden, output], blocks[len(shapes) :]
+
+
+def sizes_of(
+    coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray], n_features: int, n_outputs: int
+) -> tuple[int, ...]:
+    """Return the layer sizes of coefs and intercepts that lead from features to outputs.
+
+    Raises ValueError for those that do not.
+    """
+    shapes = [np.shape(coef) for coef in coefs]
+    if any(len(shape) != 2 for shape in shapes):
+        raise ValueError(f"coefs_ must be a list of matrices, got shapes {shapes}")
+    sizes = (n_features, *(shape[1] for shape in shapes))
+    if [shape[0] for shape in shapes] != list(sizes[:-1]) or sizes[-1] != n_outputs:
+        raise ValueError(
+            f"coefs_ must lead from {n_features} features to {n_outputs} outputs, each as many rows as the one before "
+            f"has columns, got shapes {shapes}"
+        )
+    lengths = [np.shape(intercept) for intercept in intercepts]
+    if lengths != [(size,) for size in sizes[1:]]:
+        raise ValueError(f"intercepts_ must have lengths {list(sizes[1:])}, as coefs_ have columns, got {lengths}")
+    return sizes
 
 
 class Kinds(NamedTuple):

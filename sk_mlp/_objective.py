@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._modes import callers_threads
+
 # Above this argument softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
 _SOFTPLUS_LINEAR = 40.0
 _TAIL = 20.0  # logit from which the sigmoid gives way to a slower tail
@@ -347,7 +349,7 @@ class CustomLoss(Objective):
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         for i in range(len(raw)):
             # Tensors made in inference mode cannot take part in autograd; copies made outside can.
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad(), callers_threads():
                 rows, truth = raw[i].mT.clone().requires_grad_(), target[i].mT.clone()
                 values = self.function(rows, truth if truth.is_floating_point() else truth[:, 0])
                 self._require_one_a_row(values, len(rows))

@@ -22,10 +22,11 @@ from ._task import Settings
 class Optimizer(ABC):
     """What the optimizers share: k members, their rates, and slots of one value per parameter.
 
-    `states` come from an earlier training's `state`, or are empty.
+    `states` come from an earlier training's `state`, by way of `resumed`, or are empty.
     """
 
     slots: tuple[str, ...] = ()
+    rule: str  # states go on under the same one
 
     def __init__(
         self,
@@ -54,6 +55,10 @@ class Optimizer(ABC):
         slots = {name: self._layout.member(flat, i).cpu().numpy() for name, flat in self._slot.items()}
         return {**slots, "steps": self._steps[i]}
 
+    def labelled_state(self, i: int) -> dict[str, Any]:
+        """Return member `i`'s state and what it belongs to, by which `resumed` knows it again."""
+        return {**self.state(i), "rule": self.rule, "parameters": self._layout.shapes}
+
     def _spread(self, values: Sequence[float]) -> float | Tensor:
         return self._layout.spread(values, self._parameters)
 
@@ -64,9 +69,7 @@ class Optimizer(ABC):
     def _join_slot(self, name: str, states: Sequence[Mapping[str, Any]]) -> Tensor:
         """Return a flat buffer of the members' earlier slots, zero where there is none."""
         zeros = self._parameters.new_zeros(self._layout.n_parameters)
-        return self._layout.join(
-            [torch.as_tensor(state[name]).to(zeros) if name in state else zeros for state in states]
-        )
+        return self._layout.join([torch.tensor(state[name]).to(zeros) if name in state else zeros for state in states])
 
 
 class SGD(Optimizer):
@@ -76,6 +79,7 @@ class SGD(Optimizer):
     """
 
     slots = ("velocity",)
+    rule = "sgd"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -100,6 +104,7 @@ class MomentOptimizer(Optimizer):
     """
 
     slots = ("first_moment", "second_moment")
+    rule = "adam"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -159,8 +164,9 @@ class FusedAdam(MomentOptimizer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._step_tensor = self._parameters.new_zeros((), dtype=torch.float32)
-        moments = [[self._slot[name]] for name in self.slots]
-        self._operands = ([self._gradient], *moments, [], [self._step_tensor])
+        moments = [self._slot[name] for name in self.slots]
+        _require_alike(self._parameters, self._gradient, self._scratch, *moments)
+        self._operands = ([self._gradient], *([moment] for moment in moments), [], [self._step_tensor])
 
     def _move_along_moments(self) -> None:
         if isinstance(self._rate, Tensor):
@@ -196,13 +202,11 @@ class TorchOptimizer(Optimizer):
         super().__init__(*args)
         (settings,) = self._settings
         assert isinstance(settings.solver, type)
-        parameter = nn.Parameter(self._parameters)
-        parameter.grad = self._gradient
-        self._optimizer = settings.solver(
-            [parameter], **{"lr": settings.learning_rate_init, **(settings.solver_kwargs or {})}
-        )
-        if self._states[0].get("of") == settings.solver.__name__:
-            earlier = _each_leaf(self._states[0]["torch"], torch.as_tensor, np.ndarray)
+        self._optimizer = _torch_optimizer(settings, self._parameters, self._gradient)
+        self.rule = _rule_of(type(self._optimizer))
+        if self._states[0]:
+            # Copies, floats in the dtype of the parameter: the optimizer works in place.
+            earlier = _each_leaf(self._states[0]["torch"], torch.tensor, np.ndarray)
             self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": earlier})
 
     def set_rates(self, rates: Sequence[float]) -> None:
@@ -213,11 +217,21 @@ class TorchOptimizer(Optimizer):
         self._optimizer.step()
 
     def state(self, i: int) -> dict[str, Any]:
-        of_parameter = self._optimizer.state_dict()["state"]
-        return {
-            "of": type(self._optimizer).__name__,
-            "torch": _each_leaf(of_parameter, lambda x: x.cpu().numpy().copy(), Tensor),
-        }
+        by_parameter = self._optimizer.state_dict()["state"]
+        return {"torch": _each_leaf(by_parameter, lambda x: x.cpu().numpy().copy(), Tensor)}
+
+
+def _torch_optimizer(settings: Settings, parameters: Tensor, gradient: Tensor) -> torch.optim.Optimizer:
+    """Return an optimizer of one flat parameter over the memory of both tensors."""
+    assert isinstance(settings.solver, type)
+    parameter = nn.Parameter(parameters)
+    parameter.grad = gradient
+    return settings.solver([parameter], **{"lr": settings.learning_rate_init, **(settings.solver_kwargs or {})})
+
+
+def _rule_of(solver: type[torch.optim.Optimizer]) -> str:
+    """Name a class of optimizers."""
+    return f"{solver.__module__}.{solver.__qualname__}"
 
 
 def _each_leaf(tree: Any, convert: Callable[[Any], Any], kind: type) -> Any:
@@ -227,6 +241,79 @@ def _each_leaf(tree: Any, convert: Callable[[Any], Any], kind: type) -> Any:
     if isinstance(tree, list):
         return [_each_leaf(value, convert, kind) for value in tree]
     return convert(tree) if isinstance(tree, kind) else tree
+
+
+def _require_alike(*tensors: Tensor) -> None:
+    """Raise RuntimeError unless all are contiguous, of one shape, dtype and device: kernels write as if they were."""
+    first, *others = tensors
+    for tensor in tensors:
+        if not tensor.is_contiguous():
+            raise RuntimeError(f"a kernel needs contiguous memory, got strides {tensor.stride()}")
+    for tensor in others:
+        if (tensor.shape, tensor.dtype, tensor.device) != (first.shape, first.dtype, first.device):
+            raise RuntimeError(
+                f"a kernel needs tensors of one kind, got {tuple(first.shape)} {first.dtype} on {first.device} "
+                f"and {tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
+            )
+
+
+def resumed(state: Mapping[str, Any], settings: Settings, layout: Layout) -> Mapping[str, Any]:
+    """Return an earlier training's state if it is of this rule and these parameters, else an empty one.
+
+    Raises ValueError for a state that contradicts itself, as a damaged file may: optimizers trust its shapes.
+    """
+    expected = _expected(settings, layout)
+    named = {"rule": expected["rule"], "parameters": layout.shapes}
+    if any(state.get(name) != value for name, value in named.items()):
+        return {}
+    # The order of the names is that of the packed values.
+    if list(state["parameters"]) != list(layout.shapes) or not _has_keys_of(expected, state):
+        return {}
+    _require_shapes_of(expected, state)
+    return state
+
+
+def _expected(settings: Settings, layout: Layout) -> dict[str, Any]:
+    """Return a state as a first step leaves it: its rule, and its arrays of the parameters' shape or without one."""
+    n = layout.n_parameters
+    if isinstance(settings.solver, type):
+        optimizer = _torch_optimizer(settings, torch.zeros(n), torch.zeros(n))
+        optimizer.step()
+        kept = {
+            i: {key: x.numpy() for key, x in state.items() if isinstance(x, Tensor) and x.shape in ((n,), ())}
+            for i, state in optimizer.state_dict()["state"].items()
+        }
+        return {"rule": _rule_of(settings.solver), "torch": kept}
+    kind = SGD if settings.solver == "sgd" else MomentOptimizer
+    return {"rule": kind.rule, "steps": 0, **{slot: np.empty(n) for slot in kind.slots}}
+
+
+def _has_keys_of(expected: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether an optimizer with these options kept the state, and not one of the same rule that keeps less."""
+    for key, value in expected.items():
+        if isinstance(value, dict):
+            found = state.get(key)
+            if not isinstance(found, dict) or not value.keys() <= found.keys() or not _has_keys_of(value, found):
+                return False
+    return True
+
+
+def _require_shapes_of(expected: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a state has arrays and numbers where another one has them, of the same shapes."""
+    for key, value in expected.items():
+        found = state.get(key)
+        if isinstance(value, dict):
+            assert isinstance(found, dict)
+            _require_shapes_of(value, found)
+        elif isinstance(value, np.ndarray):
+            if not isinstance(found, np.ndarray) or (found.dtype.kind, found.shape) != (value.dtype.kind, value.shape):
+                kind = f"shape {found.shape}, {found.dtype}" if isinstance(found, np.ndarray) else repr(found)
+                raise ValueError(
+                    f"the optimizer's {key} must be an array like the network's parameters, of shape {value.shape}, "
+                    f"got {kind}"
+                )
+        elif key == "steps" and not (isinstance(found, int) and found >= 0):
+            raise ValueError(f"the optimizer's steps must be a number of steps, got {found!r}")
 
 
 def require_usable(solver: type[torch.optim.Optimizer], options: Mapping[str, Any], rate: float) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import fields
+from functools import lru_cache
+from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions, make_constraint
 from torch import nn
 
 from ._activations import ACTIVATIONS
 from ._device import PRECISIONS
+from ._modes import Surroundings, called_in
 from ._network import INITIALISATIONS
 from ._optimizers import require_usable
 from ._schedules import SCHEDULES
@@ -73,6 +77,57 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
+# Numbers that become ones of `dtype` in training, and the solvers that read them; some must not become 0 there.
+_IN_EPOCHS = {"sgd", "adam", "adamw", "a class of torch.optim"}
+_FINITE = {"alpha": {*_IN_EPOCHS, "lbfgs"}, "weight_decay": {"adamw"}}
+_POSITIVE = {"learning_rate_init": _IN_EPOCHS, "max_grad_norm": _IN_EPOCHS, "epsilon": {"adam", "adamw"}}
+
+
+@lru_cache(maxsize=2048, typed=True)
+def _is_allowed(cls: Any, name: str, value: Any) -> bool:
+    """Whether a parameter may have a value; remembered, because looking at all of them takes a tenth of a small fit."""
+    constraints = cls._parameter_constraints[name]
+    return constraints == "no_validation" or any(make_constraint(one).is_satisfied_by(value) for one in constraints)
+
+
+def are_allowed(estimator: BaseEstimator, names: Iterable[str]) -> bool:
+    """Whether the named parameters have values that they may have."""
+    cls: Any = type(estimator)
+    for name in names:
+        value = getattr(estimator, name)
+        # Others may change, or be held for no use.
+        look = _is_allowed if isinstance(value, bool | int | float | str | None) else _is_allowed.__wrapped__
+        if not look(cls, name, value):
+            return False
+    return True
+
+
+def check_representable(estimator: BaseEstimator) -> None:
+    """Raise ValueError for numbers that are none in `dtype`, or 0 there where they must be above, such as 1e-50."""
+    solver = estimator.solver if isinstance(estimator.solver, str) else "a class of torch.optim"
+    read = [name for name, solvers in (_FINITE | _POSITIVE).items() if solver in solvers]
+    if isinstance(estimator.loss, str) and estimator.loss == "huber":
+        read.append("huber_delta")
+    dtype = PRECISIONS[estimator.dtype].array
+    for name in read:
+        value = getattr(estimator, name)
+        if value is None:
+            continue
+        in_dtype = _rounded(value, dtype)
+        if not isfinite(in_dtype):
+            raise ValueError(f"{name} must be finite in {dtype}, got {value!r}")
+        if in_dtype == 0 and value > 0 and name not in _FINITE:
+            raise ValueError(f"{name} must be above 0 in {dtype}, got {value!r}")
+
+
+def _rounded(value: Real, dtype: np.dtype) -> float:
+    """Return a number as `dtype` has it, infinite if it is too large."""
+    try:
+        return float(dtype.type(float(value)))
+    except OverflowError:  # of an integer
+        return inf
+
+
 def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
     """Raise ValueError for parameters that are sound alone and not together."""
     solver, options = estimator.solver, estimator.solver_kwargs
@@ -96,9 +151,11 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
         raise ValueError(f"module must build the whole network itself, got {changed} besides")
 
 
-def settings_of(estimator: BaseEstimator, n_train: int) -> Settings:
-    """Return the parameters that training reads, for `n_train` rows to train on."""
+def settings_of(estimator: BaseEstimator, n_train: int, users: Surroundings) -> Settings:
+    """Return the parameters that training reads, for `n_train` rows; a user's schedule runs in their surroundings."""
     values = {f.name: getattr(estimator, f.name) for f in fields(Settings)}
+    if callable(estimator.learning_rate):
+        values["learning_rate"] = called_in(users, estimator.learning_rate)
     is_lbfgs = estimator.solver == "lbfgs"
     values["batch_size"] = n_train if is_lbfgs else _clip_batch_size(estimator.batch_size, n_train)
     return Settings(**values)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from ._activations import Activation
 from ._autograd import ModuleForward, values_a_row
 from ._backprop import Forward
-from ._batches import Rows, as_tensor, rows_of, rows_within
-from ._device import Precision, threads_for
+from ._batches import Rows, rows_of, rows_within, values_in_a_row
+from ._device import Precision, as_tensor
+from ._modes import threads_for
 from ._products import Products, products_for
 from ._validation import cast_rows
 
@@ -35,13 +37,14 @@ def predict_rows(
     `finish` maps raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
     are lost, to `(1, n_values, n)`; rows come first in the result.
     """
-    weights = [as_tensor(array, device, precision.product) for array in _stack_of_one(coefs)]
-    biases = [as_tensor(array, device, precision.product) for array in _stack_of_one([i[None] for i in intercepts])]
-    size = min(X.shape[0], rows_within(CHUNK_BYTES, _row_bytes(coefs, activations, precision)))
-    work = size * max(coef.size for coef in coefs)
+    inputs = values_in_a_row(X)
+    size = min(X.shape[0], rows_within(CHUNK_BYTES, _row_bytes(inputs, coefs, activations, precision)))
+    work = size * max(fan_in * fan_out for fan_in, fan_out in _read_sizes(inputs, coefs))
     products = products_for(precision.product, device, work)
-    forwards = _Latest(lambda n: Forward(weights, biases, n, activations, products, precision.master))
     with torch.inference_mode(), threads_for(work):
+        weights = [as_tensor(array, device, precision.product) for array in _stack_of_one(coefs)]
+        biases = [as_tensor(array, device, precision.product) for array in _stack_of_one([i[None] for i in intercepts])]
+        forwards = _Latest(lambda n: Forward(weights, biases, n, activations, products, precision.master))
         return _by_chunks(X, size, precision, device, products, forwards, finish)
 
 
@@ -49,13 +52,13 @@ def predict_rows_by_module(
     X: Any, module: nn.Module, precision: Precision, device: torch.device, finish: Callable[[Tensor], Tensor]
 ) -> np.ndarray:
     """Return `finish(raw)` for all rows of X, as `predict_rows` does, from any module."""
-    module = module.to(device, precision.master).eval()
     n_parameters = sum(parameter.numel() for parameter in module.parameters())
     row_bytes = (2 * X.shape[1] + values_a_row(module)) * precision.master.itemsize
     size = min(X.shape[0], rows_within(CHUNK_BYTES, row_bytes))
     products = products_for(precision.master, device, 0)
-    forward = ModuleForward(module, torch.empty(0, dtype=precision.master, device=device), precision.product)
     with torch.inference_mode(), threads_for(size * n_parameters):
+        module = module.to(device, precision.master).eval()
+        forward = ModuleForward(module, torch.empty(0, dtype=precision.master, device=device), precision.product)
         return _by_chunks(X, size, precision, device, products, lambda _: forward, finish)
 
 
@@ -102,10 +105,17 @@ def _stack_of_one(layers: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [*(matrix[None] for matrix in hidden), output.T[None]]
 
 
-def _row_bytes(coefs: Sequence[np.ndarray], activations: Sequence[Activation], precision: Precision) -> int:
+def _read_sizes(inputs: int, coefs: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
+    """Return what each layer reads and gives out for a row of `inputs` values."""
+    return pairwise([inputs, *(coef.shape[1] for coef in coefs)])
+
+
+def _row_bytes(
+    inputs: int, coefs: Sequence[np.ndarray], activations: Sequence[Activation], precision: Precision
+) -> int:
     """Return what a row needs: its cast input, hidden values, and outputs."""
-    n_features, n_outputs = coefs[0].shape[0], coefs[-1].shape[1]
-    values = 2 * n_features
+    n_outputs = coefs[-1].shape[1]
+    values = 2 * inputs
     for coef, activation in zip(coefs, activations, strict=False):  # all but the last
         values += coef.shape[1] * (2 if activation.keeps_input else 1)
     return values * precision.master.itemsize + n_outputs * _OUTPUT_BYTES

@@ -46,7 +46,13 @@ def _same(progress: Progress, _settings: Settings) -> float:
 
 def _inverse_scaling(progress: Progress, settings: Settings) -> float:
     """Return `1 / (t + 1)**power_t`, with `t` the training rows seen so far; a new optimizer begins at 1."""
-    return 1.0 / (progress.t + 1) ** settings.power_t if progress.n_scheduled else 1.0
+    try:
+        return 1.0 / (progress.t + 1) ** settings.power_t if progress.n_scheduled else 1.0
+    except OverflowError:
+        raise ValueError(
+            f"power_t must leave (t + 1)**power_t a number for all training rows t, got {settings.power_t!r} at "
+            f"t={progress.t}"
+        ) from None
 
 
 def _divide_by(divisor: float) -> Callable[[Progress, Settings], float | None]:

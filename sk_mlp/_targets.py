@@ -116,6 +116,8 @@ def class_weights(
     each = class_weight if isinstance(class_weight, list) else [class_weight] * target.shape[1]
     if len(each) != target.shape[1]:
         raise ValueError(f"class_weight must hold one dict for each of {target.shape[1]} labels, got {len(each)}")
+    if not all(isinstance(own, dict) or (isinstance(own, str) and own == "balanced") for own in each):
+        raise ValueError(f"class_weight must hold a dict or 'balanced' for each label, got {class_weight!r}")
     columns = target.T.astype(int)
     return [_class_weight(own, np.arange(2), y, sample_weight) for own, y in zip(each, columns, strict=True)]
 

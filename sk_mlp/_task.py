@@ -206,7 +206,9 @@ class FitTask:
     `parameters` `(n_parameters,)` is the starting point, packed as `_network` has it. A `target` is
     `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices; weights may be float64. `activations` and
     `dropout` have an entry for each hidden layer. A network that has no closed form comes as `module`, on the device,
-    and is changed in training. `seed` is for what is random in a network. `say` takes each line of verbose output.
+    and is changed in training; `draws` tells whether it may draw from PyTorch's generators. `seed` is for what is
+    random in a network. A last batch of less than `fewest_rows` joins the one before. `say` takes each line of
+    verbose output.
     """
 
     table: Table
@@ -222,21 +224,27 @@ class FitTask:
     seed: int
     parameters: np.ndarray
     module: nn.Module | None = None
+    draws: bool = False
+    fewest_rows: int = 1
     one_epoch: bool = False
     progress: Progress = field(default_factory=Progress)
-    optimizer_state: dict[str, Any] = field(default_factory=dict)
+    optimizer_state: Mapping[str, Any] = field(default_factory=dict)
     watch: Watch | None = None
     say: Callable[[str], object] = print
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a `FitTask`. `state` is packed like the task's; `optimizer_state` holds NumPy arrays."""
+    """What came of a `FitTask`. `state` is packed like the task's; `optimizer_state` holds NumPy arrays.
+
+    `is_finite` tells whether all values of the state are, but for those that were not from the beginning.
+    """
 
     state: State
+    is_finite: bool
     status: Status
     message: str
     n_iter: int
     loss: float
     progress: Progress
-    optimizer_state: dict[str, Any]
+    optimizer_state: Mapping[str, Any]

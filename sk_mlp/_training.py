@@ -6,7 +6,7 @@ differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
@@ -18,22 +18,26 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._autograd import Autograd
+from ._autograd import Autograd, Turns
 from ._backprop import Backprop
 from ._batches import Batch, Epochs, copy_if_cast, make_pool, n_batches, rows_within
-from ._device import has_fused_adam, threads_for
+from ._device import has_fused_adam
 from ._engine import (
     Snapshot,
     backprop_of,
     buffers,
     computing,
     forward_of,
+    input_values,
     layout_of,
     masks_of,
     products_of,
     row_values,
+    stay_finite,
+    turns_of,
     work,
 )
+from ._modes import threads_for
 from ._network import Layout
 from ._objective import average
 from ._optimizers import GradientNorms, optimizer_class
@@ -76,13 +80,16 @@ def _train_until_few_are_left(stack: Stack) -> None:
             for i, member in living.items():
                 if member.is_running and member.end_epoch(epochs[i], partial(stack.state, i)):
                     member.best = stack.snapshot(i)
-                if not np.isfinite(epochs[i].loss) and not stack.is_finite(i):
+                if stack.has_diverged(i, epochs[i].loss):
                     member.status = Status.DIVERGED
                 if not member.is_running:
                     stack.hand_back(i)
             living = stack.living()
     except KeyboardInterrupt:
-        for member in stack.living().values():
+        interrupted = stack.living()
+        if not interrupted:
+            raise
+        for member in interrupted.values():
             member.status = Status.INTERRUPTED
     for i in living:
         stack.hand_back(i)
@@ -110,8 +117,7 @@ def stack_key(task: FitTask) -> Hashable:
 
 def member_bytes(task: FitTask) -> int:
     """Return how many bytes a member's training touches in a step: a batch's values, and what parameters come with."""
-    n_features, *widths = task.layer_sizes
-    batch = task.settings.batch_size * (n_features + 3 * sum(widths))
+    batch = task.settings.batch_size * (input_values(task, task.table.X) + 3 * sum(task.layer_sizes[1:]))
     return (batch + 6 * len(task.parameters)) * task.precision.master.itemsize
 
 
@@ -120,9 +126,11 @@ class Member:
     """One task on its way to a result: the values that outlive a stack."""
 
     task: FitTask
+    turns: Turns = field(init=False)
+    first: Snapshot = field(init=False)
     current: Snapshot = field(init=False)
     best: Snapshot = field(init=False)
-    optimizer_state: dict[str, Any] = field(init=False)
+    optimizer_state: Mapping[str, Any] = field(init=False)
     progress: Progress = field(init=False)
     order: np.ndarray = field(init=False)
     epochs: list[Epoch] = field(default_factory=list)
@@ -134,7 +142,8 @@ class Member:
         task = self.task
         # A copy: the task keeps its starting point.
         parameters = torch.tensor(task.parameters, dtype=task.precision.master, device=task.device)
-        self.current = self.best = Snapshot(parameters, buffers(task))
+        self.first = self.current = self.best = Snapshot(parameters, buffers(task))
+        self.turns = turns_of(task)
         self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)
         self.order = np.arange(len(task.table.rows))
 
@@ -201,8 +210,10 @@ class Member:
             return self.error
         assert self.status is not None
         keeps_best = self.task.settings.early_stopping and self.task.validation is not None and not self.task.one_epoch
+        kept = self.best if keeps_best else self.current
         return FitResult(
-            state=(self.best if keeps_best else self.current).state(self.task.precision),
+            state=kept.state(self.task.precision),
+            is_finite=kept.is_finite(self.first),
             status=self.status,
             message=self.status.message(self.task.settings),
             n_iter=self.n_iter,
@@ -285,16 +296,19 @@ class Stack:
             data.target(tables),
             data.weight(tables),
             task.settings.batch_size,
+            task.fewest_rows,
             self.parameters.new_tensor([[s.alpha] for s in settings]),
             self.layout.n_coef_runs,
             masks_of(tasks, products),
         )
+        turns = members[0].turns  # of the one member there is, where the network draws
         self._backprops = {
-            n: backprop_of(task, self.layout, self.parameters, gradient, n, products) for n in self.epochs.batch_sizes
+            n: backprop_of(task, self.layout, self.parameters, gradient, n, products, turns)
+            for n in self.epochs.batch_sizes
         }
         validates = any(task.validation is not None for task in tasks)
         self._validation = (
-            _Scoring(self.layout, self.parameters, data.for_validation(tasks), tasks) if validates else None
+            _Scoring(self.layout, self.parameters, data.for_validation(tasks), tasks, turns) if validates else None
         )
 
     def living(self) -> dict[int, Member]:
@@ -327,9 +341,12 @@ class Stack:
             for loss, validation, member, norm in zip(losses, validations, self.members, norms, strict=True)
         ]
 
-    def is_finite(self, i: int) -> bool:
-        """Tell whether all parameters of member `i` are finite."""
-        return bool(self.layout.member(self.parameters, i).isfinite().all())
+    def has_diverged(self, i: int, loss: float) -> bool:
+        """Tell whether values of member `i` are no longer finite: parameters, which the loss tells of, or buffers."""
+        member = self.members[i]
+        if np.isfinite(loss):
+            return not stay_finite(buffers(member.task), member.first.buffers)
+        return not self.snapshot(i).is_finite(member.first)
 
     def snapshot(self, i: int) -> Snapshot:
         """Return a copy of member `i`'s parameters and buffers."""
@@ -342,7 +359,7 @@ class Stack:
     def hand_back(self, i: int) -> None:
         """Write the parameters and the optimizer state back to member `i`."""
         self.members[i].current = self.snapshot(i)
-        self.members[i].optimizer_state = self.optimizer.state(i)
+        self.members[i].optimizer_state = self.optimizer.labelled_state(i)
 
 
 def _validation_table(task: FitTask, tasks: Sequence[FitTask]) -> Table:
@@ -407,7 +424,7 @@ class _Scoring:
     Members with fewer rows than others are padded with weight 0; those without any have no score.
     """
 
-    def __init__(self, layout: Layout, parameters: Tensor, data: _Data, tasks: Sequence[FitTask]) -> None:
+    def __init__(self, layout: Layout, parameters: Tensor, data: _Data, tasks: Sequence[FitTask], turns: Turns) -> None:
         task = tasks[0]
         self._objective = task.objective
         own = [_validation_table(task, tasks) for task in tasks]
@@ -419,14 +436,15 @@ class _Scoring:
         self._target_of_scores = self._target.cpu()
         self._weight = _padded_weight(data.weight(tables), [len(table.rows) for table in own], n)
         index = torch.from_numpy(np.stack(data.rows(tables))).to(task.device)
-        size = rows_within(_VALIDATION_BYTES, layout.k * row_values(task) * parameters.itemsize)
+        values = row_values(task) + max(input_values(task, table.X) for table in own)
+        size = rows_within(_VALIDATION_BYTES, layout.k * values * parameters.itemsize)
         chunks = index.split(size, dim=1)
         self._index = [chunk.contiguous().unsqueeze(0) for chunk in chunks]
         self._sizes = [chunk.shape[1] for chunk in chunks]
         self._raw = parameters.new_empty(layout.k, task.layer_sizes[-1], n)
         self._losses, self._slope = self._raw.new_empty(layout.k, n), torch.empty_like(self._raw)
         self._parameters, self._working = parameters, parameters.to(data.products.dtype)
-        self._forward = {n: forward_of(task, layout, self._working, n, data.products) for n in set(self._sizes)}
+        self._forward = {n: forward_of(task, layout, self._working, n, data.products, turns) for n in set(self._sizes)}
         self._gather = {n: data.pool.gatherer(layout.k, n, 1) for n in set(self._sizes)}
 
     def losses_and_scores(self) -> list[tuple[float, float | None]]:

@@ -17,15 +17,16 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 
 @contextmanager
-def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Leave a failed fit's estimator exactly as it was: attributes are replaced in a fit, never written into."""
-    before = dict(vars(estimator))
+def rewound_on_error(random_state: Any) -> Iterator[None]:
+    """Let a failed fit's `RandomState` be as it was, if it is one of a user's own."""
+    if not isinstance(random_state, np.random.RandomState):
+        yield
+        return
+    before = random_state.get_state(legacy=False)
     try:
         yield
     except BaseException:
-        vars(estimator).update(before)
-        for name in vars(estimator).keys() - before.keys():
-            delattr(estimator, name)
+        random_state.set_state(before)
         raise
 
 
@@ -39,7 +40,7 @@ def training_data(
     if not reset and _is_plain(estimator, X) and _is_plain_target(y, X.shape[0]):
         X = cast_rows(X, 0, X.shape[0], dtype)
     else:
-        _require_real(X)
+        _require_sound(X)
         X, y = validate_data(
             estimator,
             X,
@@ -56,6 +57,8 @@ def training_data(
         sample_weight = checked.astype(dtype)
         if not sample_weight.any():
             raise ValueError(f"sample_weight must not underflow {dtype}, got at most {checked.max():g}")
+        if not np.isfinite(sample_weight.sum()):
+            raise ValueError(f"sample_weight must have a finite sum in {dtype}, got one of {checked.sum():g}")
     return sp.csr_array(X) if sp.issparse(X) else X, y, sample_weight
 
 
@@ -82,7 +85,7 @@ def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
     """
     if _is_plain(estimator, X):
         return X
-    _require_real(X)
+    _require_sound(X)
     X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
     return sp.csr_array(X) if sp.issparse(X) else X
 
@@ -128,14 +131,15 @@ def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def check_split(n_samples: int, fraction: float) -> None:
-    """Raise ValueError unless both parts of the early-stopping split will have rows enough."""
+def size_of_split(n_samples: int, fraction: float) -> int:
+    """Return how many rows early stopping holds out. Raises ValueError unless both parts will have rows enough."""
     n_validation = int(np.ceil(fraction * n_samples))
     if n_validation < 2 or n_validation >= n_samples:
         raise ValueError(
             f"early_stopping must have at least 2 validation rows and 1 to train on, got {n_validation} and "
             f"{n_samples - n_validation} (validation_fraction={fraction} of {n_samples} samples)"
         )
+    return n_validation
 
 
 def split_validation(
@@ -155,7 +159,15 @@ def split_validation(
     return train, validation
 
 
-def _require_real(X: Any) -> None:
-    """Raise ValueError for sparse matrices of complex numbers or objects, which scikit-learn would cast."""
+def _require_sound(X: Any) -> None:
+    """Raise ValueError for sparse matrices that scikit-learn would cast or take as they are.
+
+    They hold complex numbers or objects, or columns that X does not have: products would read other memory.
+    """
     if sp.issparse(X) and X.dtype.kind not in "fiub":
         raise ValueError(f"Complex data not supported: sparse X must hold real numbers, got dtype {X.dtype}")
+    if hasattr(X, "check_format"):
+        try:
+            X.check_format(full_check=True)
+        except ValueError as error:
+            raise ValueError(f"X must be a valid sparse matrix of {X.shape[1]} columns, got: {error}") from error

@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
+from ._attributes import as_it_is
 from ._estimator import BaseMLPTorch, Call, Sample, has_partial_fit
 from ._objective import (
     BinaryCrossEntropy,
@@ -362,8 +363,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels; an indicator matrix in the multilabel case, sparse if y was in `fit`.
         """
-        choice = self._predict_rows(X, lambda raw: self._link().choose(raw))
-        return self._codec.decode(choice)
+        fitted = as_it_is(self)
+        choice = fitted._predict_rows(X, lambda raw: fitted._link().choose(raw))
+        return fitted._codec.decode(choice)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict probabilities.
@@ -380,7 +382,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             they are squeezed towards exp(-700), in the order of the logits. Probabilities of labels also stay
             below 1 in that order, within 2.1e-9 of the sigmoid.
         """
-        return self._predict_rows(X, lambda raw: self._link().inverse_link(self._per_class(raw)))
+        fitted = as_it_is(self)
+        return fitted._predict_rows(X, lambda raw: fitted._link().inverse_link(fitted._per_class(raw)))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Predict log-probabilities, computed from logits: finite wherever the weights are.
@@ -395,7 +398,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         log_proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
             Exact log-probabilities: the logarithm of `predict_proba` where that is above exp(-350).
         """
-        return self._predict_rows(X, lambda raw: self._link().log_proba(self._per_class(raw)))
+        fitted = as_it_is(self)
+        return fitted._predict_rows(X, lambda raw: fitted._link().log_proba(fitted._per_class(raw)))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return logits, the raw predictions of the network.
@@ -410,8 +414,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         logits : ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_labels)
             One logit a row for two classes (positive for `classes_[1]`), else one for each class or label.
         """
-        logits = self._predict_rows(X, lambda raw: raw)
-        return logits.ravel() if self.n_outputs_ == 1 else logits
+        fitted = as_it_is(self)
+        logits = fitted._predict_rows(X, lambda raw: raw)
+        return logits.ravel() if fitted.n_outputs_ == 1 else logits
 
     def _per_class(self, raw: Tensor) -> Tensor:
         """Return raw predictions `(1, n_classes or n_labels, n)`: the one logit of two classes counts for both."""
@@ -440,8 +445,12 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
                 "sklearn.utils.class_weight.compute_class_weight gives the weights as a dict"
             )
         weights = class_weights(self.class_weight, self._codec, target, weight)
-        if not weigh_classes(weights, target, weight).any():
+        dtype = self._precision.array
+        total = weigh_classes(weights, target, weight).astype(dtype).sum()
+        if total == 0:
             raise ValueError(f"class_weight must leave some row a weight above 0, got {self.class_weight!r}")
+        if not np.isfinite(total):
+            raise ValueError(f"class_weight must leave weights a finite sum in {dtype}, got {self.class_weight!r}")
         return partial(weigh_classes, weights)
 
     def _link(self) -> Classification:
@@ -463,7 +472,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
 
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         # scikit-learn keeps class shares for two classes only; so do we, to draw the same split.
-        return target if self._codec.kind == "binary" else None
+        # Flat: of a column scikit-learn makes a string a row.
+        return target[:, 0] if self._codec.kind == "binary" else None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
+from ._attributes import as_it_is
 from ._estimator import BaseMLPTorch, Call, Sample, has_partial_fit
 from ._objective import INVERSE_LINKS, REGRESSION_LOSSES, Objective, regression_objective, standard_deviation
 from ._targets import read_values
@@ -346,9 +347,10 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
             If `return_std` and the network was fitted with another loss.
         """
         # As fitted, even if `loss` was changed since.
-        y = self._predict_rows(X, lambda raw: INVERSE_LINKS[self.out_activation_](raw[:, : self.n_outputs_]))
-        y = y.ravel() if self.n_outputs_ == 1 else y
-        return (y, self._predict_std(X)) if return_std else y
+        fitted = as_it_is(self)
+        y = fitted._predict_rows(X, lambda raw: INVERSE_LINKS[fitted.out_activation_](raw[:, : fitted.n_outputs_]))
+        y = y.ravel() if fitted.n_outputs_ == 1 else y
+        return (y, fitted._predict_std(X)) if return_std else y
 
     def _predict_std(self, X: Any) -> np.ndarray:
         """Return standard deviations, `(n,)` or `(n, n_outputs)`."""

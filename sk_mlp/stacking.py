@@ -7,30 +7,31 @@ ours just run one after another.
 
 from __future__ import annotations
 
+import copy
 import threading
 import zlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
+from weakref import ref
 
 import joblib
 import numpy as np
 import scipy.sparse as sp
 from joblib.parallel import ParallelBackendBase
 
-from ._device import stack_bytes
-from ._hub import Call, Hub, current_worker
+from ._ambient import Ambient
+from ._device import free_memory, stack_bytes
+from ._hub import Call, Hub, Worker, current_worker
 from ._lbfgs import minimise
+from ._modes import Modes, Surroundings
 from ._task import FitResult, FitTask, Status
 from ._training import member_bytes, stack_key, train
 
 _MOST_MEMBERS = 1024
 _BUDGET = 2**30  # bytes that waiting fits may hold,
 _FREE_SHARE = 1 / 8  # or this share of the memory at hand, if that is less
-_USUAL_MEMORY = 2**33  # where the system does not tell
 # A waiting fit's input lies in memory as its caller sliced it, as a Pipeline transformed it, both float64, and as ours.
 _COPIES_OF_INPUT = 5
 
@@ -62,19 +63,80 @@ def _run_alone(task: FitTask) -> FitResult:
     return outcome
 
 
-def shared(X: Any) -> Any:
-    """Return X, or an equal input that a neighbour in waiting already holds: many candidates see the same fold."""
+def surroundings() -> Surroundings:
+    """Return what code of the caller's is to run in, which a training may run among others' calls."""
+    return Modes.now() if current_worker() is None else Ambient.now()
+
+
+def held(X: Any, given: Any) -> Any:
+    """Return X, as a fit that waits for others may hold it: what it was made of may change in the meantime.
+
+    An equal input that a neighbour holds already, as many candidates see the same fold; else a copy, unless X shares no
+    memory with what the caller has `given`.
+    """
     if current_worker() is None:
         return X
-    parts = [X.data, X.indices, X.indptr] if sp.issparse(X) else [X]
-    key = (X.shape, *((part.dtype, zlib.crc32(part)) for part in parts))
-    known = _inputs.setdefault(key, X)
-    others = [known.data, known.indices, known.indptr] if sp.issparse(known) else [known]
-    return known if all(map(np.array_equal, parts, others)) else X
+    parts = _parts(X)
+    key = (X.shape, *((part.dtype, zlib.crc32(part.data)) for part in parts))
+    reference = _inputs.get(key)
+    known = None if reference is None else reference()
+    if known is None or not all(map(np.array_equal, parts, _parts(known))):
+        known = X.copy() if _may_share_memory(X, given) else X
+        for gone in [key for key, reference in list(_inputs.items()) if reference() is None]:
+            _inputs.pop(gone, None)  # another thread may have done it
+        _inputs[key] = ref(known)
+    return known
 
 
-# Inputs of fits in waiting, by shape and checksum; each goes when the last fit has let go of it.
-_inputs: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+def held_as_given(values: Any) -> Any:
+    """Return what a caller has given, as `held` does, in the form in which it was given."""
+    if current_worker() is None or values is None:
+        return values
+    if type(values) is np.ndarray and values.dtype.kind in "biuf":
+        return held(np.ascontiguousarray(values), values)
+    return copy.deepcopy(values)
+
+
+def _parts(X: Any) -> list[np.ndarray]:
+    """Return the arrays that hold X, dense or CSR."""
+    return [X.data, X.indices, X.indptr] if sp.issparse(X) else [X]
+
+
+def _may_share_memory(X: Any, given: Any) -> bool:
+    """Whether a change to what was given may change X."""
+    if isinstance(given, np.ndarray):
+        return np.may_share_memory(X, given)
+    if sp.issparse(given) and given.format == "csr":
+        return any(map(np.may_share_memory, _parts(X), _parts(given)))
+    return not isinstance(given, list)
+
+
+# Inputs of fits in waiting, by shape and checksum; each goes when the last fit has let go of it. Not a
+# WeakValueDictionary: Python swallows an interrupt that comes while its callbacks run.
+_inputs: dict[Hashable, ref[Any]] = {}
+
+
+class _Session:
+    """One `Parallel` under way, and the worker that began it, if it is one within a call."""
+
+    def __init__(self, hub: Hub, worker: Worker | None) -> None:
+        self.hub, self.worker = hub, worker
+
+    def cancel(self) -> None:
+        """Cancel all calls of it."""
+        self.hub.cancel(self)
+
+
+class _OfThread(threading.local):
+    """What a backend has to remember of one thread.
+
+    Its `Parallel`s end in the order opposite to that in which they begin: a scorer, a callback or a generator of tasks
+    may begin another one while one is under way.
+    """
+
+    def __init__(self) -> None:
+        self.n_jobs = _MOST_MEMBERS
+        self.sessions: list[_Session] = []
 
 
 class StackingBackend(ParallelBackendBase):
@@ -92,44 +154,47 @@ class StackingBackend(ParallelBackendBase):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._current = threading.local()  # one configuration may serve several threads
+        self._own = _OfThread()  # one configuration may serve several threads
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many trainings may wait for each other."""
+        """Return how many trainings may wait for each other. Each `Parallel` asks before it starts."""
         if n_jobs == 0:
             raise ValueError("n_jobs must not be 0 for the backend 'sk_mlp', got 0")
-        return n_jobs if n_jobs is not None and n_jobs > 0 else _MOST_MEMBERS
+        self._own.n_jobs = n_jobs if n_jobs is not None and n_jobs > 0 else _MOST_MEMBERS
+        return self._own.n_jobs
 
     def configure(self, n_jobs: int | None = -1, parallel: Any = None, **_: Any) -> int:
         """Prepare for one `Parallel`; return how many trainings may wait for each other."""
         self.parallel = parallel
-        self._current.n_jobs = self.effective_n_jobs(n_jobs)
-        return self._current.n_jobs
+        return self.effective_n_jobs(n_jobs)
 
     def start_call(self) -> None:
-        """Join the calls that are taking turns in this thread, or be the first."""
-        worker = self._current.worker = current_worker()
-        budget = int(min(_BUDGET, _FREE_SHARE * _free_memory()))
-        self._current.hub = worker.hub if worker else Hub(_train_stacks, _weigh, self._current.n_jobs, budget)
+        """Begin a `Parallel`: join the calls that are taking turns in this thread, or be the first."""
+        worker = current_worker()
+        budget = int(min(_BUDGET, _FREE_SHARE * free_memory()))
+        hub = worker.hub if worker else Hub(_train_stacks, _weigh, self._own.n_jobs, budget)
+        self._own.sessions.append(_Session(hub, worker))
 
     def stop_call(self) -> None:
-        """Let go of what the calls have left."""
-        del self._current.hub, self._current.worker
+        """Let go of what the calls of the `Parallel` begun last have left."""
+        self._own.sessions.pop()
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None) -> Call:
         """Put a call in line."""
-        call = Call(func, callback or (lambda _: None), self, self.nesting_level, self._current.worker)
-        self._current.hub.submit(call)
+        session = self._own.sessions[-1]
+        call = Call(func, callback or (lambda _: None), session, self.nesting_level, session.worker)
+        session.hub.submit(call)
         return call
 
     def retrieve_result(self, out: Call, timeout: float | None = None) -> Any:
         """Return a call's result when it is there; others have their turn until then."""
-        self._current.hub.wait_for(out)
+        self._own.sessions[-1].hub.wait_for(out)
         return _without(out.seconds_away, out.result())
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel all calls of this `Parallel`."""
-        self._current.hub.cancel(self)
+        """Cancel all calls of the `Parallel` begun last."""
+        if self._own.sessions:
+            self._own.sessions[-1].cancel()
 
     def get_nested_backend(self) -> tuple[ParallelBackendBase, int | None]:
         """Return what serves calls within calls: the same, one level deeper."""
@@ -187,11 +252,3 @@ def _without(seconds: float, result: Any) -> Any:
         if isinstance(report, dict) and isinstance(report.get("fit_time"), float):
             report["fit_time"] = max(0.0, report["fit_time"] - seconds)
     return result
-
-
-def _free_memory() -> int:
-    """Return the bytes of memory at hand."""
-    path = Path("/proc/meminfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    return available[0] if available else _USUAL_MEMORY

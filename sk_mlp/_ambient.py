@@ -1,0 +1,97 @@
+"""What is in force in a thread, for the whole process or by contract of a library, and what a `with` block may change.
+
+Calls that take turns in one thread each have their own: a block that one of them is in ends nothing for the others.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from asyncio import AbstractEventLoop
+from asyncio.events import _get_running_loop, _set_running_loop
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import joblib
+from sklearn import get_config, set_config
+from threadpoolctl import LibController, ThreadpoolController
+
+from ._modes import Modes
+
+# What `warnings.catch_warnings` changes, and restores when it ends.
+_WARNING_STATE = ("filters", "showwarning", "_showwarnmsg_impl")
+
+
+class Ambient(NamedTuple):
+    """scikit-learn's and joblib's configuration, warnings, output, working directory, event loop, threads, modes."""
+
+    sklearn: Mapping[str, Any]
+    joblib: Mapping[str, Any]
+    warnings: Mapping[str, Any]
+    output: tuple[Any, Any]
+    folder: str | None
+    loop: AbstractEventLoop | None
+    n_threads: tuple[int, ...]  # of each library that has threads
+    modes: Modes
+
+    @classmethod
+    def now(cls) -> Ambient:
+        """Return what is in force."""
+        return cls(
+            get_config(),
+            dict(vars(joblib.parallel._backend)),
+            {name: getattr(warnings, name) for name in _WARNING_STATE if hasattr(warnings, name)},
+            (sys.stdout, sys.stderr),
+            _working_directory(),
+            _get_running_loop(),
+            tuple(library.num_threads for library in _libraries()),
+            Modes.now(),
+        )
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Put it in force, and what is in force now again at the end."""
+        before = Ambient.now()
+        try:
+            with self.modes.installed():
+                self._install(before)
+                yield
+        finally:
+            before._install(Ambient.now())
+
+    def _install(self, now: Ambient) -> None:
+        """Put all but the modes in force, where it differs from what is."""
+        if self.sklearn != now.sklearn:
+            set_config(**self.sklearn)
+        if self.joblib != now.joblib:
+            vars(joblib.parallel._backend).clear()
+            vars(joblib.parallel._backend).update(self.joblib)
+        if any(value is not now.warnings[name] for name, value in self.warnings.items()):
+            vars(warnings).update(self.warnings)
+            with warnings.catch_warnings():
+                pass  # its end tells the warnings module that the filters are others
+        sys.stdout, sys.stderr = self.output
+        if self.folder != now.folder and self.folder is not None:
+            os.chdir(self.folder)
+        if self.loop is not now.loop:
+            _set_running_loop(self.loop)
+        for library, n, n_now in zip(_libraries(), self.n_threads, now.n_threads, strict=True):
+            if n != n_now:
+                library.set_num_threads(n)
+
+
+def _working_directory() -> str | None:
+    """Return the working directory; None where it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> tuple[LibController, ...]:
+    """Return the libraries with threads of their own; found once, which takes milliseconds."""
+    return tuple(ThreadpoolController().lib_controllers)

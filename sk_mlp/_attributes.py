@@ -1,0 +1,51 @@
+"""An estimator's attributes as a whole: a fit works on a twin, and the estimator becomes it at once, or not at all.
+
+So predictions in other threads see the state before a fit or after it, never one between; and whatever fails, fails on
+the twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+E = TypeVar("E")
+
+
+def twin_of(estimator: E, **others: Any) -> E:
+    """Return another estimator with the same attributes, but for `others`; no array is copied."""
+    twin = object.__new__(type(estimator))
+    twin.__dict__.update({**vars(estimator), **others})
+    return twin
+
+
+def as_it_is(estimator: E) -> E:
+    """Return an estimator with the attributes of now, whatever fits in other threads come to.
+
+    A fit puts a new dictionary in the place of this one; `twin_of` would take longer.
+    """
+    view = object.__new__(type(estimator))
+    view.__dict__ = estimator.__dict__
+    return view
+
+
+def changes(before: Mapping[str, Any], twin: object) -> dict[str, Any]:
+    """Return the attributes that are new, or another object than before."""
+    return {name: value for name, value in vars(twin).items() if name not in before or before[name] is not value}
+
+
+@contextmanager
+def becoming(estimator: object, twin: object, before: Mapping[str, Any]) -> Iterator[None]:
+    """Take over what has become of a twin that began as `before`; take it back if what follows fails.
+
+    What others have set on the estimator in the meantime, callbacks for example, stays.
+    """
+    own = estimator.__dict__
+    gone = before.keys() - vars(twin).keys()
+    estimator.__dict__ = {name: value for name, value in own.items() if name not in gone} | changes(before, twin)
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__ = own
+        raise

@@ -1,0 +1,234 @@
+"""What surrounds a computation: PyTorch's and NumPy's modes, threads, and random generators.
+
+Code of ours runs in `own_modes`, so that its numbers do not depend on what a caller has set. What a caller has written
+(scorers, callbacks, schedules, losses) runs in the caller's modes again, with `called_in`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._device import autocasts, generators, thread_setters
+
+# A product of fewer multiply-adds than this is not faster on two threads than on one; a batch of many products splits
+# between them more easily.
+_SERIAL_WORK, _SERIAL_BATCH_WORK, _MANY = 8_000_000, 1_000_000, 10
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Modes(NamedTuple):
+    """PyTorch's modes and number of threads, and NumPy's handling of floating-point errors, in one thread."""
+
+    inference: bool
+    grad: bool
+    autocast: Mapping[str, torch.dtype]  # by type of device, where it is on
+    n_threads: int
+    errors: Mapping[str, Any]
+
+    @classmethod
+    def now(cls) -> Modes:
+        """Return the modes in force."""
+        return cls(
+            torch.is_inference_mode_enabled(),
+            torch.is_grad_enabled(),
+            autocasts(),
+            torch.get_num_threads(),
+            np.geterr(),
+        )
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Put them in force, and those from before again at the end."""
+        now = Modes.now()
+        with ExitStack() as stack:
+            if self.inference != now.inference:
+                stack.enter_context(torch.inference_mode(self.inference))
+            if self.grad != torch.is_grad_enabled():
+                stack.enter_context(torch.set_grad_enabled(self.grad))
+            for device_type in now.autocast.keys() - self.autocast.keys():
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+            for device_type, dtype in self.autocast.items():
+                if now.autocast.get(device_type) != dtype:
+                    stack.enter_context(torch.autocast(device_type, dtype))
+            if self.n_threads != now.n_threads:
+                stack.enter_context(_threads(self.n_threads, 0))
+            if self.errors != now.errors:
+                stack.enter_context(np.errstate(**self.errors))
+            yield
+
+
+class Surroundings(Protocol):
+    """What a caller's own code expects to run in."""
+
+    def installed(self) -> AbstractContextManager[None]:
+        """Put it in force for a while."""
+
+
+def called_in(surroundings: Surroundings, function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function as it is in these surroundings."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with surroundings.installed():
+            return function(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def own_modes() -> Iterator[None]:
+    """Compute as PyTorch does by default, on the devices that are named, and without floating-point errors of NumPy's.
+
+    Threads stay as they are; `threads_for` sets them.
+    """
+    with np.errstate(all="ignore"):
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled() or autocasts() or _has_default_device():
+            now = Modes.now()
+            with now._replace(inference=False, grad=True, autocast={}).installed(), torch.device("cpu"):
+                yield
+        else:
+            yield
+
+
+def _has_default_device() -> bool:
+    """Whether `torch.set_default_device` may change where tensors are made; True where that is not known."""
+    n_modes = getattr(torch._C, "_len_torch_function_stack", None)
+    return n_modes is None or n_modes() > 0
+
+
+@contextmanager
+def threads_for(multiply_adds: int, k: int = 1) -> Iterator[None]:
+    """Use one intra-op thread for small products, `k` at a time of `multiply_adds`; restore the setting after.
+
+    Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
+    products of the calling thread are affected.
+    """
+    if torch.get_num_threads() == 1:
+        yield
+    elif k * multiply_adds >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
+        _forks.pool_is_used = True
+        yield
+    else:
+        with _threads(1, 1):
+            yield
+
+
+@contextmanager
+def _threads(n_openmp: int, n_mkl: int) -> Iterator[None]:
+    """Set OpenMP's and MKL's number of threads for the calling thread; an MKL number of 0 is that of the process.
+
+    Restored after, whenever an interrupt comes.
+    """
+    set_openmp, set_mkl = thread_setters()
+    openmp_before, before = torch.get_num_threads(), _of_thread.limits
+    try:
+        set_openmp(n_openmp)
+        set_mkl(n_mkl)
+        _of_thread.limits = _Limits(openmp_before, n_mkl)
+        yield
+    finally:
+        try:
+            set_openmp(openmp_before)
+        finally:
+            _of_thread.limits = before
+            set_mkl(before.n_mkl)
+
+
+def callers_threads() -> AbstractContextManager[None]:
+    """Return a context with as many threads as before `threads_for`."""
+    n = _of_thread.limits.n_before
+    return nullcontext() if n is None or n == torch.get_num_threads() else _threads(n, 0)
+
+
+class _Limits(NamedTuple):
+    """A limit of a thread's threads: OpenMP's number before it, and MKL's within."""
+
+    n_before: int | None
+    n_mkl: int
+
+
+class _OfThread(threading.local):
+    """What is set in one thread."""
+
+    limits = _Limits(None, 0)
+
+
+_of_thread = _OfThread()
+
+
+class _Forks:
+    """What a forked child has to know of its parent: whether OpenMP's threads were started, which the child lacks."""
+
+    def __init__(self) -> None:
+        self.pool_is_used = False
+        self.generators_lock = threading.RLock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+
+    def _in_child(self) -> None:
+        """Compute on one thread: OpenMP would wait for ever for the others. Take a new lock: none is let go of here."""
+        self.generators_lock = threading.RLock()
+        if self.pool_is_used:
+            torch.set_num_threads(1)
+
+
+_forks = _Forks()
+
+
+class Randomness:
+    """PyTorch's own random generators as one training has them, from `seed` on.
+
+    They belong to the whole process. A training has them in turns, one at a time in all threads; between its turns
+    they are as they were.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed, self._device = seed, device
+        self._states: list[Tensor] | None = None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the generators, as the last turn left them."""
+        with _forks.generators_lock:
+            ours = generators(self._device)
+            before = [generator.get_state() for generator in ours]
+            try:
+                for i, generator in enumerate(ours):
+                    if self._states is None:
+                        generator.manual_seed(self._seed)
+                    else:
+                        generator.set_state(self._states[i])
+                yield
+                self._states = [generator.get_state() for generator in ours]
+            finally:
+                for generator, state in zip(ours, before, strict=True):
+                    generator.set_state(state)
+
+
+@contextmanager
+def building(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Call what users wrote to make a module: with a graph, in float32, and random numbers that depend on `seed` alone.
+
+    `device` is where it draws from, besides the CPU. The default dtype is that of all threads; it is another one, if at
+    all, only here, and under the lock of the generators.
+    """
+    _forks.pool_is_used = True  # for all that is known
+    with own_modes(), Randomness(seed, device or torch.device("cpu")).turn():
+        before = torch.get_default_dtype()
+        if before == torch.float32:
+            yield
+            return
+        try:
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(before)
