@@ -1,6 +1,6 @@
 # make demo: train on digits beside scikit-learn's MLP. make test: the whole suite. Both make .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test fuzz lint format bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -23,6 +23,9 @@ demo: $(READY)  ## train on digits beside scikit-learn's MLP, write the loss cur
 
 test: $(READY)  ## run the test suite
 	@$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
+
+fuzz: $(READY)  ## try more than 10,000 random calls
+	@$(BIN)/python -m pytest --numprocesses=2 --hypothesis-profile=long tests/fuzz $(ARGS)
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .
