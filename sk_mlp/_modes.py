@@ -90,13 +90,20 @@ def own_modes() -> Iterator[None]:
 
     Threads stay as they are; `threads_for` sets them.
     """
-    with np.errstate(all="ignore"):
-        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled() or autocasts() or _has_default_device():
-            now = Modes.now()
-            with now._replace(inference=False, grad=True, autocast={}).installed(), torch.device("cpu"):
+    grad, errors = torch.is_grad_enabled(), np.geterr()
+    try:
+        with np.errstate(all="ignore"):
+            if torch.is_inference_mode_enabled() or not grad or autocasts() or _has_default_device():
+                now = Modes.now()
+                with now._replace(inference=False, grad=True, autocast={}).installed(), torch.device("cpu"):
+                    yield
+            else:
                 yield
-        else:
-            yield
+    except BaseException:
+        # An interrupt may come while a context manager, here or within, puts things back.
+        torch.set_grad_enabled(grad)
+        np.seterr(**errors)
+        raise
 
 
 def _has_default_device() -> bool:

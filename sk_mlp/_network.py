@@ -167,8 +167,8 @@ def sizes_of(
 
     Raises ValueError for those that do not.
     """
-    shapes = [np.shape(coef) for coef in coefs]
-    if any(len(shape) != 2 for shape in shapes):
+    shapes = [np.shape(coef) for coef in coefs or ()]
+    if not shapes or any(len(shape) != 2 for shape in shapes):
         raise ValueError(f"coefs_ must be a list of matrices, got shapes {shapes}")
     sizes = (n_features, *(shape[1] for shape in shapes))
     if [shape[0] for shape in shapes] != list(sizes[:-1]) or sizes[-1] != n_outputs:
@@ -176,7 +176,7 @@ def sizes_of(
             f"coefs_ must lead from {n_features} features to {n_outputs} outputs, each as many rows as the one before "
             f"has columns, got shapes {shapes}"
         )
-    lengths = [np.shape(intercept) for intercept in intercepts]
+    lengths = [np.shape(intercept) for intercept in intercepts or ()]
     if lengths != [(size,) for size in sizes[1:]]:
         raise ValueError(f"intercepts_ must have lengths {list(sizes[1:])}, as coefs_ have columns, got {lengths}")
     return sizes

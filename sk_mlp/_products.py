@@ -42,5 +42,7 @@ def onednn_baddbmm(c: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> None:
 
 
 def _onednn_mm(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a @ b`: the product that compiled PyTorch models call, which has no public name."""
+    """Return `a @ b`: the product that compiled PyTorch models call, which has no public name and checks nothing."""
+    if a.shape[1] != b.shape[0] or a.dtype != b.dtype:
+        raise RuntimeError(f"a product needs matrices that go together, got {a.shape} {a.dtype}, {b.shape} {b.dtype}")
     return torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")

@@ -1,16 +1,22 @@
 """The joblib backend "sk_mlp": results as without it, for everyone who calls joblib, whatever fails."""
 
+import asyncio
 import contextlib
 import gc
+import io
+import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 import torch
@@ -25,6 +31,7 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import (
     BaggingClassifier,
     BaggingRegressor,
+    RandomForestClassifier,
     StackingClassifier,
     StackingRegressor,
     VotingClassifier,
@@ -33,6 +40,7 @@ from sklearn.ensemble import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_selection import RFECV, SelectKBest, f_classif
+from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
     GridSearchCV,
@@ -50,6 +58,7 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _hub, stacking
 from sk_mlp._estimator import Call, Sample
@@ -58,6 +67,8 @@ OPTIONS = {"hidden_layer_sizes": (6,), "max_iter": 8, "batch_size": 40, "random_
 X, WEIGHT = PROBLEMS["multiclass"].X, np.random.RandomState(5).uniform(0, 2, 160)
 LABELS, VALUES, MANY = (PROBLEMS[name].y for name in ("multiclass", "regression", "regression_many"))
 INDICATOR, WORDS = PROBLEMS["multilabel"].y, PROBLEMS["binary"].y
+with parallel_config("sk_mlp"):
+    pass  # joblib keeps from now on that none is in force
 RATES = {"alpha": [1e-4, 0.1], "learning_rate_init": [1e-3, 0.01, 0.03]}
 
 
@@ -634,3 +645,246 @@ def test_dask_runs_the_same_search_on_two_processes(tmp_path):
     script.write_text(DASK)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+class TestCallsWithinCalls:
+    """joblib wherever code of a user's runs in a search: the backend is one, the calls are several."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_left(self):
+        before = nothing_is_left()
+        yield
+        assert nothing_is_left() == before
+
+    @staticmethod
+    def by_forest(estimator, X, y):
+        forest = RandomForestClassifier(3, random_state=0).fit(X, y)  # trains and predicts with joblib
+        return float((estimator.predict(X) == forest.predict(X)).mean())
+
+    @staticmethod
+    def by_search(estimator, _X, _y):
+        return cross_val_score(classifier(alpha=estimator.alpha, batch_size="auto"), X, LABELS, cv=2).mean()
+
+    @staticmethod
+    def by_permutation(estimator, X, y):
+        return permutation_importance(estimator, X, y, n_repeats=2, random_state=0).importances_mean.max()
+
+    @pytest.mark.parametrize("scorer", ["by_forest", "by_search", "by_permutation"])
+    @pytest.mark.parametrize("how", ["of the search", "of early stopping", "callback of lbfgs"])
+    def test_in_a_scorer(self, scorer, how):
+        score = getattr(self, scorer)
+        estimator, scoring = classifier(max_iter=2), None
+        if how == "of the search":
+            scoring = score
+        elif how == "of early stopping":
+            estimator.set_params(early_stopping=True, scoring=score)
+        else:
+            estimator = classifier(max_iter=2, solver="lbfgs").set_callbacks(_Calls(lambda e: score(e, X, LABELS)))
+        search = GridSearchCV(estimator, {"alpha": [1e-4, 1.0]}, cv=2, scoring=scoring, error_score="raise")
+        expected = search.fit(X, LABELS).cv_results_["mean_test_score"]
+        with parallel_config("sk_mlp"):
+            found = clone(search).fit(X, LABELS).cv_results_["mean_test_score"]
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+    @pytest.mark.parametrize("managed", [False, True])
+    def test_in_a_generator_of_tasks(self, managed):
+        def calls():
+            for seed in range(4):
+                assert Parallel()(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
+                yield delayed(classifier(random_state=seed).fit)(X, LABELS)
+
+        expected = [classifier(random_state=seed).fit(X, LABELS).loss_ for seed in range(4)]
+        with parallel_config("sk_mlp"), Parallel() if managed else contextlib.nullcontext(Parallel()) as parallel:
+            assert [fit.loss_ for fit in parallel(calls())] == pytest.approx(expected, rel=1e-9)
+
+    def test_errors_end_no_more_than_they_have_to(self):
+        """A scorer whose own joblib call fails fails its candidate; the others are scored."""
+
+        def fragile(estimator, X, y):
+            Parallel()(delayed(self._fail_for)(alpha) for alpha in (0.5, estimator.alpha))
+            return 1.0
+
+        search = GridSearchCV(
+            classifier(early_stopping=True, scoring=fragile), {"alpha": [0.1, 2.0, 0.2]}, cv=2, error_score=-1.0
+        )
+        with parallel_config("sk_mlp"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="\\n2 fits failed|Scoring failed")
+            scores = search.fit(X, LABELS).cv_results_["mean_test_score"]
+        assert scores[1] == -1
+        assert (scores[[0, 2]] > 0).all()
+
+    @staticmethod
+    def _fail_for(alpha):
+        if alpha > 1:
+            raise ZeroDivisionError
+
+
+class _Calls:
+    """A callback that calls a function with the estimator at the end of each epoch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if context.task_name == "epoch":
+            self.function(fitted_estimator)
+
+
+@contextlib.contextmanager
+def another_directory():
+    before = os.getcwd()
+    os.chdir(tempfile.gettempdir())
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+# What a block changes, and how to look at it.
+BLOCKS = {
+    "stdout": (lambda: contextlib.redirect_stdout(io.StringIO()), lambda: sys.stdout),
+    "stderr": (lambda: contextlib.redirect_stderr(io.StringIO()), lambda: sys.stderr),
+    "directory": (another_directory, os.getcwd),
+    "no_grad": (torch.no_grad, torch.is_grad_enabled),
+    "inference_mode": (torch.inference_mode, torch.is_inference_mode_enabled),
+    "autocast": (lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.is_autocast_enabled("cpu")),
+    "threads": (
+        lambda: threadpool_limits(3),
+        lambda: [pool["num_threads"] for pool in threadpool_info()],
+    ),
+    "errstate": (lambda: np.errstate(over="raise"), lambda: np.geterr()["over"]),
+    "warnings": (warnings.catch_warnings, lambda: id(warnings.filters)),
+    "config": (lambda: sklearn.config_context(working_memory=7), lambda: sklearn.get_config()["working_memory"]),
+}
+
+
+class TestBlocksAroundAFit:
+    """What a `with` block around a fit changes is changed for that call alone, and only while it lasts."""
+
+    @pytest.mark.parametrize("block", BLOCKS)
+    @pytest.mark.parametrize("how", ["closed form", "lbfgs", "normalization"])
+    def test_it_holds_in_its_call_and_ends_with_it(self, block, how):
+        enter, state = BLOCKS[block]
+        options = {"closed form": {}, "lbfgs": {"solver": "lbfgs"}, "normalization": {"normalization": "layer"}}[how]
+
+        def call(i):
+            outside = state()
+            if i % 2:
+                classifier(alpha=i, **options).fit(X, LABELS)
+                return state() == outside
+            with enter():
+                inside = state()
+                loss = classifier(alpha=i, **options).fit(X, LABELS).loss_
+                assert state() == inside
+            return state() == outside and np.isfinite(loss)
+
+        before = state()
+        assert all(Parallel(backend="sk_mlp")(delayed(call)(i) for i in range(5)))
+        assert state() == before
+
+    def test_a_scorer_runs_in_the_block_of_its_fit(self):
+        """Though it is called where all calls' trainings are."""
+        seen = []
+
+        def score(estimator, X, y):
+            seen.append((sklearn.get_config()["working_memory"], torch.is_grad_enabled(), sys.stdout is sys.__stdout__))
+            return 1.0
+
+        def call(i):
+            with sklearn.config_context(working_memory=i), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+                classifier(early_stopping=True, scoring=score, max_iter=1, random_state=i).fit(X, LABELS)
+
+        Parallel(backend="sk_mlp")(delayed(call)(i) for i in (5, 6, 7))
+        assert sorted(seen) == [(5, False, False), (6, False, False), (7, False, False)]
+
+    def test_event_loops(self):
+        async def fit(i):
+            await asyncio.sleep(0)
+            loss = classifier(alpha=i).fit(X, LABELS).loss_
+            await asyncio.sleep(0)
+            return loss
+
+        losses = Parallel(backend="sk_mlp")(delayed(lambda i: asyncio.run(fit(i)))(i) for i in range(3))
+        assert losses == pytest.approx([classifier(alpha=i).fit(X, LABELS).loss_ for i in range(3)])
+
+
+class TestBuffersThatAreFilledAgain:
+    """A fit trains on what it was given, whatever its caller does to it while others have their turn."""
+
+    @pytest.mark.parametrize("make", [np.array, csr_array, lambda X: pd.DataFrame(X, copy=False)])
+    def test_input(self, make):
+        rows = X.astype(np.float32)
+        buffer = make(np.ones_like(rows))
+        values = buffer.data if isinstance(buffer, csr_array) else np.asarray(buffer)
+        if not isinstance(buffer, np.ndarray | csr_array):
+            values = rows.copy()
+            buffer = make(values)
+
+        def call(i):
+            values.flat[:] = np.roll(rows, 10 * i, axis=0).ravel()
+            return classifier(dtype="float32").fit(buffer, LABELS).loss_
+
+        one_by_one = [call(i) for i in range(4)]
+        assert len(set(one_by_one)) == 4
+        stacked = Parallel(backend="sk_mlp")(delayed(call)(i) for i in range(4))
+        np.testing.assert_allclose(stacked, one_by_one, rtol=1e-5)
+
+    @pytest.mark.parametrize("scoring", [None, "accuracy"])
+    def test_everything_else(self, scoring):
+        buffers = {"X": X.astype(np.float32), "y": LABELS.copy(), "sample_weight": WEIGHT.copy()}
+        buffers |= {"X_val": buffers["X"].copy(), "y_val": LABELS.copy(), "sample_weight_val": WEIGHT.copy()}
+        first = {name: buffer.copy() for name, buffer in buffers.items()}
+
+        def call(i):
+            for name, buffer in buffers.items():
+                buffer[:] = np.roll(first[name], 7 * i, axis=0)
+            estimator = classifier(dtype="float32", scoring=scoring, early_stopping=True)
+            fit = estimator.fit(*(buffers[n] for n in ("X", "y", "sample_weight")), **{
+                name: buffers[name] for name in ("X_val", "y_val", "sample_weight_val")
+            })  # fmt: skip
+            return [fit.loss_, *fit.validation_scores_]
+
+        one_by_one = [call(i) for i in range(3)]
+        stacked = Parallel(backend="sk_mlp")(delayed(call)(i) for i in range(3))
+        np.testing.assert_allclose(stacked, one_by_one, rtol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # open files
+def test_no_interrupt_of_a_search_is_swallowed():
+    search = GridSearchCV(classifier(), {"alpha": [1e-4, 0.1, 1.0]}, cv=2, refit=False)
+    rng, before, fired = np.random.RandomState(0), nothing_is_left(), []
+
+    def interrupt(*_):
+        fired.append(1)
+        raise KeyboardInterrupt
+
+    with parallel_config("sk_mlp"):
+        start = perf_counter()
+        search.fit(X, LABELS)
+        seconds = perf_counter() - start
+    handler, start, n_raised = signal.signal(signal.SIGALRM, interrupt), perf_counter(), 0
+    try:
+        while perf_counter() - start < 3:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, seconds))
+                with parallel_config("sk_mlp"):
+                    search.fit(X, LABELS)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                n_raised += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert n_raised == len(fired) > 10
+    # Greenlets and threads; an interrupt may come in the midst of a context manager of scikit-learn's own.
+    assert nothing_is_left()[:2] == before[:2]
