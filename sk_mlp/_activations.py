@@ -135,7 +135,9 @@ def activations_of(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
 
     Raises ValueError for a sequence of another length, an unknown name, or what makes no `nn.Module`.
     """
-    several = not isinstance(activation, str) and isinstance(activation, Sequence | np.ndarray)
+    if isinstance(activation, str):
+        return (_activation_of(activation),) * n_hidden
+    several = isinstance(activation, Sequence | np.ndarray)
     each = list(activation) if several else [activation] * n_hidden
     if len(each) != n_hidden:
         raise ValueError(

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from ._activations import Activation, activations_of
-from ._autograd import IN_TRAINING, load, pack_module, require_outputs, trained_parameters, unpack_module
+from ._autograd import IN_TRAINING, load, module_layout, pack_module, require_outputs, trained_parameters, unpack_module
 from ._device import over_memory_of
 from ._modes import building
-from ._network import Kinds, build_module, draw_parameters, pack, unpack
+from ._network import Kinds, Layout, build_module, draw_parameters, pack, unpack
 from ._task import State
 
 
@@ -94,8 +94,9 @@ class Architecture:
         between = 1 + (self.normalization is not None) + self.is_random  # activation, normalization, dropout
         return [str(i * (1 + between)) for i in range(len(self.layer_sizes) - 1)]
 
-    def draw(self, rng: np.random.RandomState, seed: int, dtype: np.dtype) -> Weights:
+    def draw(self, rng: np.random.RandomState | None, seed: int, dtype: np.dtype) -> Weights:
         """Return initial values: of linear layers built here from `rng`, of what users build from `seed`."""
+        assert rng is not None
         if self.factory is not None:
             return Weights([], [], _arrays(self._made_by_user(seed).state_dict(), dtype))
         factors = [activation.init_factor for activation in self.activations]
@@ -127,6 +128,10 @@ class Architecture:
             {name: value.copy() for name, value in weights.rest.items()},
         )
         return self.module(copied, IN_TRAINING).train()
+
+    def layout(self, module: nn.Module | None) -> Layout:
+        """Return where a network's parameters lie when packed."""
+        return Layout.of_layers(self.layer_sizes, 1) if module is None else module_layout(module)
 
     def pack(self, weights: Weights, module: nn.Module | None, dtype: np.dtype) -> np.ndarray:
         """Return the packed parameters of `weights`, which `module` has where there is no closed form."""

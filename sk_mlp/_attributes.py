@@ -42,8 +42,10 @@ def becoming(estimator: object, twin: object, before: Mapping[str, Any]) -> Iter
     What others have set on the estimator in the meantime, callbacks for example, stays.
     """
     own = estimator.__dict__
-    gone = before.keys() - vars(twin).keys()
-    estimator.__dict__ = {name: value for name, value in own.items() if name not in gone} | changes(before, twin)
+    new = {**own, **changes(before, twin)}
+    for name in before.keys() - vars(twin).keys():
+        new.pop(name, None)
+    estimator.__dict__ = new
     try:
         yield
     except BaseException:

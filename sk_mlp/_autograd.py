@@ -113,9 +113,13 @@ def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     Unlike `load_state_dict(assign=True)` it leaves parameters that share their memory tied.
     """
     own = module.state_dict(keep_vars=True)
-    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
+    built = {name: tuple(value.shape) for name, value in own.items()}
+    fitted = {name: tuple(value.shape) for name, value in state.items()}
+    if built != fitted:
+        others = [name for name in sorted(built | fitted) if built.get(name) != fitted.get(name)]
         raise ValueError(
-            f"module and activation must build the network that was fitted, with {sorted(state)}, got {sorted(own)}"
+            f"module and activation must build the network that was fitted, with "
+            f"{ {name: fitted.get(name) for name in others} }, got { {name: built.get(name) for name in others} }"
         )
     for name, value in own.items():
         value.data = state[name]

@@ -38,10 +38,6 @@ class Snapshot(NamedTuple):
             },
         )
 
-    def is_finite(self, first: Snapshot) -> bool:
-        """Whether all values are finite, but for those of buffers that were not in the `first` snapshot."""
-        return bool(self.parameters.isfinite().all()) and stay_finite(self.buffers, first.buffers)
-
 
 def stay_finite(buffers: Mapping[str, Tensor], first: Mapping[str, Tensor]) -> bool:
     """Whether buffers are finite wherever they were at `first`: a mask may hold infinities by design."""

@@ -6,7 +6,6 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -17,7 +16,7 @@ from sklearn.base import BaseEstimator, _fit_context, is_regressor
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
-from sklearn.utils import Tags, _safe_indexing, check_random_state
+from sklearn.utils import Tags, _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -26,7 +25,6 @@ from ._architecture import Architecture, Weights
 from ._attributes import as_it_is, becoming, changes, twin_of
 from ._callbacks import Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
-from ._engine import layout_of
 from ._modes import Surroundings, called_in, own_modes
 from ._network import Kinds, sizes_of
 from ._objective import Objective
@@ -36,6 +34,7 @@ from ._prediction import predict_rows, predict_rows_by_module
 from ._task import FitResult, FitTask, Progress, State, Status, Table, Validation
 from ._validation import (
     accepts_sample_weight,
+    generator_for,
     hidden_sizes,
     prediction_data,
     require_pair,
@@ -195,13 +194,13 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         fitted = as_it_is(self)
         fitted._check_what_predictions_read()
         with own_modes():
-            weights = fitted._weights()
+            architecture, weights = fitted._fitted_architecture(), fitted._weights()
             writable = Weights(
                 [_writable(coef) for coef in weights.coefs],
                 [_writable(intercept) for intercept in weights.intercepts],
                 {name: _writable(value) for name, value in weights.rest.items()},
             )
-            return fitted._fitted_architecture().module(writable, Kinds()).eval()
+            return architecture.module(writable, Kinds()).eval()
 
     @property
     def history_(self) -> dict[str, np.ndarray]:
@@ -257,7 +256,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _check_what_predictions_read(self) -> None:
         """Raise the same for the parameters that predictions read: `set_params` may have changed them since the fit."""
-        if not are_allowed(self, ("device", "dtype")):
+        if not isinstance(self.device, str) or not isinstance(self.dtype, str) or self.dtype not in PRECISIONS:
             super()._validate_params()
 
     def _fit(self, train: Sample, validation: Sample, call: Call) -> Self:
@@ -297,15 +296,18 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         """
         users = users or stacking.surroundings()
         reading = self._reading(train, validation, call)
-        n_rows = len(reading.table.rows)
-        settings = settings_of(self, n_rows - reading.n_held_out, users)
-        architecture, rng = reading.architecture, check_random_state(self.random_state)
+        architecture, n_rows = reading.architecture, len(reading.table.rows)
+        n_train = n_rows - reading.n_held_out
+        settings = settings_of(self, n_train, users)
+        is_drawn_from = not call.goes_on or architecture.is_random or n_rows > n_train or n_train > settings.batch_size
+        rng = generator_for(self.random_state, is_drawn_from=is_drawn_from)
         # From a copy: nothing is drawn that scikit-learn does not draw.
-        seed = int(copy.deepcopy(rng).randint(2**31)) if architecture.is_random else 0
+        seed = int(copy.deepcopy(rng).randint(2**31)) if rng is not None and architecture.is_random else 0
         network = self._network_to_train(architecture, rng, seed, n_rows, reading.device, call)
-        fewest_rows = architecture.fewest_rows(network.module, n_rows - reading.n_held_out, settings.batch_size)
+        fewest_rows = architecture.fewest_rows(network.module, n_train, settings.batch_size)
         attributes = partial(self._attributes, architecture, network.module, reading.objective)
         table, checks = self._validation(reading, rng, attributes, users)
+        earlier = self._optimizer_state if call.goes_on and call.one_epoch else {}
         task = FitTask(
             table=table,
             validation=checks,
@@ -324,10 +326,9 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             fewest_rows=fewest_rows,
             one_epoch=call.one_epoch,
             progress=self._earlier_progress(call),
+            optimizer_state=resumed(earlier, settings, architecture.layout(network.module)) if earlier else {},
             watch=callbacks,
         )
-        if call.goes_on and call.one_epoch:
-            task = replace(task, optimizer_state=resumed(self._optimizer_state, settings, layout_of(task, 1)))
         return task, attributes
 
     def _splits(self, validation: Sample) -> bool:
@@ -370,7 +371,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _validation(
         self,
         reading: Reading,
-        rng: np.random.RandomState,
+        rng: np.random.RandomState | None,
         attributes: Callable[[State], dict[str, Any]],
         users: Surroundings,
     ) -> tuple[Table, Validation | None]:
@@ -410,7 +411,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _network_to_train(
         self,
         architecture: Architecture,
-        rng: np.random.RandomState,
+        rng: np.random.RandomState | None,
         seed: int,
         n_rows: int,
         device: torch.device,
@@ -424,7 +425,6 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         precision = self._precision_for(architecture, device, n_rows, len(parameters))
         if module is not None:
             module.to(device, precision.master)
-        if module is not None:
             architecture.try_out(module)
         return Network(parameters, module, precision)
 

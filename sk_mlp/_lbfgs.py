@@ -25,6 +25,7 @@ from ._engine import (
     layout_of,
     products_of,
     row_values,
+    stay_finite,
     turns_of,
     work,
 )
@@ -92,7 +93,7 @@ class _Search:
         self._status: Status | None = None  # of an end that the solver does not know of
         self._error: StopIteration | None = None
         self._n_begun = 0
-        self._first = self._snapshot()
+        self._first = buffers(task)
 
     def run(self) -> FitResult:
         """Run SciPy's solver and say how it ended."""
@@ -121,16 +122,13 @@ class _Search:
         history = self._task.progress.history.extended(self._epochs)
         best_loss = min(history.loss, default=loss)
         progress = self._task.progress._replace(history=history, best_loss=best_loss, no_improvement=0)
-        is_finite = self._snapshot().is_finite(self._first)
-        return FitResult(self._state(), is_finite, status, message, n_iter, loss, progress, {})
-
-    def _snapshot(self) -> Snapshot:
-        """Return the last accepted iterate."""
-        return Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task))
+        state = self._state()
+        is_finite = state.is_finite and stay_finite(buffers(self._task), self._first)
+        return FitResult(state, is_finite, status, message, n_iter, loss, progress, {})
 
     def _state(self) -> State:
-        """Return the last accepted iterate in NumPy."""
-        return self._snapshot().state(self._task.precision)
+        """Return the last accepted iterate."""
+        return Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task)).state(self._task.precision)
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
         """Note an iteration's outcome, and end the search if it is time or a callback asks for it."""

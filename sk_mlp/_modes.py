@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -41,7 +42,7 @@ class Modes(NamedTuple):
         return cls(
             torch.is_inference_mode_enabled(),
             torch.is_grad_enabled(),
-            autocasts(),
+            autocasts() if _any_autocast() else {},
             torch.get_num_threads(),
             np.geterr(),
         )
@@ -51,6 +52,7 @@ class Modes(NamedTuple):
         """Put them in force, and those from before again at the end."""
         now = Modes.now()
         with ExitStack() as stack:
+            stack.callback(_are_ours.reset, _are_ours.set(False))
             if self.inference != now.inference:
                 stack.enter_context(torch.inference_mode(self.inference))
             if self.grad != torch.is_grad_enabled():
@@ -90,10 +92,13 @@ def own_modes() -> Iterator[None]:
 
     Threads stay as they are; `threads_for` sets them.
     """
-    grad, errors = torch.is_grad_enabled(), np.geterr()
+    if _are_ours.get():
+        yield
+        return
+    grad, errors, token = torch.is_grad_enabled(), np.geterr(), _are_ours.set(True)
     try:
         with np.errstate(all="ignore"):
-            if torch.is_inference_mode_enabled() or not grad or autocasts() or _has_default_device():
+            if _are_set():
                 now = Modes.now()
                 with now._replace(inference=False, grad=True, autocast={}).installed(), torch.device("cpu"):
                     yield
@@ -104,29 +109,46 @@ def own_modes() -> Iterator[None]:
         torch.set_grad_enabled(grad)
         np.seterr(**errors)
         raise
+    finally:
+        _are_ours.reset(token)
 
 
-def _has_default_device() -> bool:
-    """Whether `torch.set_default_device` may change where tensors are made; True where that is not known."""
-    n_modes = getattr(torch._C, "_len_torch_function_stack", None)
-    return n_modes is None or n_modes() > 0
+# Whether the modes in force are known to be `own_modes`; each greenlet has a context of its own.
+_are_ours: ContextVar[bool] = ContextVar("_are_ours", default=False)
 
 
-@contextmanager
-def threads_for(multiply_adds: int, k: int = 1) -> Iterator[None]:
-    """Use one intra-op thread for small products, `k` at a time of `multiply_adds`; restore the setting after.
+def _always() -> int:
+    return 1
+
+
+# Private looks at whether any of these is in force, in a tenth of the time that a public one takes; where one is gone,
+# it is taken for granted, and what follows looks closer.
+_n_function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", _always)
+_any_autocast: Callable[[], int] = getattr(torch._C, "_is_any_autocast_enabled", _always)
+
+
+def _are_set() -> bool:
+    """Whether the caller has set modes that change what our code computes; `torch.set_default_device` is one."""
+    return (
+        torch.is_inference_mode_enabled()
+        or not torch.is_grad_enabled()
+        or _any_autocast() > 0
+        or _n_function_modes() > 0
+    )
+
+
+def threads_for(multiply_adds: int, k: int = 1) -> AbstractContextManager[None]:
+    """Return a context with one intra-op thread for small products, `k` at a time of `multiply_adds`.
 
     Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
     products of the calling thread are affected.
     """
     if torch.get_num_threads() == 1:
-        yield
-    elif k * multiply_adds >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
+        return _NOTHING
+    if k * multiply_adds >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
         _forks.pool_is_used = True
-        yield
-    else:
-        with _threads(1, 1):
-            yield
+        return _NOTHING
+    return _threads(1, 1)
 
 
 @contextmanager
@@ -136,40 +158,34 @@ def _threads(n_openmp: int, n_mkl: int) -> Iterator[None]:
     Restored after, whenever an interrupt comes.
     """
     set_openmp, set_mkl = thread_setters()
-    openmp_before, before = torch.get_num_threads(), _of_thread.limits
+    n_before, before = torch.get_num_threads(), _of_thread.limits
     try:
         set_openmp(n_openmp)
         set_mkl(n_mkl)
-        _of_thread.limits = _Limits(openmp_before, n_mkl)
+        _of_thread.limits = n_before, n_mkl
         yield
     finally:
         try:
-            set_openmp(openmp_before)
+            set_openmp(n_before)
         finally:
             _of_thread.limits = before
-            set_mkl(before.n_mkl)
+            set_mkl(before[1])
 
 
 def callers_threads() -> AbstractContextManager[None]:
     """Return a context with as many threads as before `threads_for`."""
-    n = _of_thread.limits.n_before
-    return nullcontext() if n is None or n == torch.get_num_threads() else _threads(n, 0)
-
-
-class _Limits(NamedTuple):
-    """A limit of a thread's threads: OpenMP's number before it, and MKL's within."""
-
-    n_before: int | None
-    n_mkl: int
+    n, _ = _of_thread.limits
+    return _NOTHING if n is None or n == torch.get_num_threads() else _threads(n, 0)
 
 
 class _OfThread(threading.local):
-    """What is set in one thread."""
+    """The limit that is set in one thread: OpenMP's number before it, and MKL's within."""
 
-    limits = _Limits(None, 0)
+    limits: tuple[int | None, int] = (None, 0)
 
 
 _of_thread = _OfThread()
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class _Forks:

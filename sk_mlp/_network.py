@@ -10,9 +10,10 @@ without a copy. For k = 1 packed and flat are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import prod, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class Layout:
         self._pieces = self._spans if k > 1 else [(0, self.n_parameters)]
 
     @classmethod
-    def of_layers(cls, layer_sizes: Sequence[int], k: int) -> Layout:
+    @lru_cache(maxsize=64)  # a layout does not change; making one takes a hundredth of a small fit
+    def of_layers(cls, layer_sizes: tuple[int, ...], k: int) -> Layout:
         """Return the layout of k networks of linear layers.
 
         Coefs `(fan_in, fan_out)` and intercepts `(1, fan_out)`, the output layer's transposed.
@@ -167,19 +169,22 @@ def sizes_of(
 
     Raises ValueError for those that do not.
     """
-    shapes = [np.shape(coef) for coef in coefs or ()]
-    if not shapes or any(len(shape) != 2 for shape in shapes):
-        raise ValueError(f"coefs_ must be a list of matrices, got shapes {shapes}")
-    sizes = (n_features, *(shape[1] for shape in shapes))
-    if [shape[0] for shape in shapes] != list(sizes[:-1]) or sizes[-1] != n_outputs:
+    shapes = [_shape(coef) for coef in coefs or ()]
+    lengths = [_shape(intercept) for intercept in intercepts or ()]
+    sizes = (n_features, *(shape[-1] if shape else 0 for shape in shapes))
+    if shapes != list(pairwise(sizes)) or sizes[-1] != n_outputs:
         raise ValueError(
-            f"coefs_ must lead from {n_features} features to {n_outputs} outputs, each as many rows as the one before "
-            f"has columns, got shapes {shapes}"
+            f"coefs_ must be matrices that lead from {n_features} features to {n_outputs} outputs, each with as many "
+            f"rows as the one before has columns, got shapes {shapes}"
         )
-    lengths = [np.shape(intercept) for intercept in intercepts or ()]
     if lengths != [(size,) for size in sizes[1:]]:
         raise ValueError(f"intercepts_ must have lengths {list(sizes[1:])}, as coefs_ have columns, got {lengths}")
     return sizes
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or of a list of lists."""
+    return array.shape if type(array) is np.ndarray else np.shape(array)
 
 
 class Kinds(NamedTuple):

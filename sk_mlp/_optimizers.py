@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._device import over_memory_of
 from ._network import Layout
 from ._task import Settings
 
@@ -69,7 +70,9 @@ class Optimizer(ABC):
     def _join_slot(self, name: str, states: Sequence[Mapping[str, Any]]) -> Tensor:
         """Return a flat buffer of the members' earlier slots, zero where there is none."""
         zeros = self._parameters.new_zeros(self._layout.n_parameters)
-        return self._layout.join([torch.tensor(state[name]).to(zeros) if name in state else zeros for state in states])
+        return self._layout.join(  # which copies
+            [over_memory_of(state[name]).to(zeros) if name in state else zeros for state in states]
+        )
 
 
 class SGD(Optimizer):
@@ -245,16 +248,9 @@ def _each_leaf(tree: Any, convert: Callable[[Any], Any], kind: type) -> Any:
 
 def _require_alike(*tensors: Tensor) -> None:
     """Raise RuntimeError unless all are contiguous, of one shape, dtype and device: kernels write as if they were."""
-    first, *others = tensors
-    for tensor in tensors:
-        if not tensor.is_contiguous():
-            raise RuntimeError(f"a kernel needs contiguous memory, got strides {tensor.stride()}")
-    for tensor in others:
-        if (tensor.shape, tensor.dtype, tensor.device) != (first.shape, first.dtype, first.device):
-            raise RuntimeError(
-                f"a kernel needs tensors of one kind, got {tuple(first.shape)} {first.dtype} on {first.device} "
-                f"and {tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
-            )
+    kinds = {(tensor.shape, tensor.dtype, tensor.device, tensor.is_contiguous()) for tensor in tensors}
+    if len(kinds) > 1 or not tensors[0].is_contiguous():
+        raise RuntimeError(f"a kernel needs tensors of one kind in contiguous memory, got {kinds}")
 
 
 def resumed(state: Mapping[str, Any], settings: Settings, layout: Layout) -> Mapping[str, Any]:
@@ -262,58 +258,49 @@ def resumed(state: Mapping[str, Any], settings: Settings, layout: Layout) -> Map
 
     Raises ValueError for a state that contradicts itself, as a damaged file may: optimizers trust its shapes.
     """
-    expected = _expected(settings, layout)
-    named = {"rule": expected["rule"], "parameters": layout.shapes}
-    if any(state.get(name) != value for name, value in named.items()):
-        return {}
+    shapes = state.get("parameters")
     # The order of the names is that of the packed values.
-    if list(state["parameters"]) != list(layout.shapes) or not _has_keys_of(expected, state):
+    if shapes != layout.shapes or list(shapes) != list(layout.shapes):
         return {}
-    _require_shapes_of(expected, state)
+    if isinstance(settings.solver, type):
+        return _resumed_of_torch(state, settings, layout.n_parameters)
+    kind = SGD if settings.solver == "sgd" else MomentOptimizer
+    if state.get("rule") != kind.rule:
+        return {}
+    for slot in kind.slots:
+        _require_array(slot, state.get(slot), "f", (layout.n_parameters,))
+    steps = state.get("steps")
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"the optimizer's steps must be a number of steps, got {steps!r}")
     return state
 
 
-def _expected(settings: Settings, layout: Layout) -> dict[str, Any]:
-    """Return a state as a first step leaves it: its rule, and its arrays of the parameters' shape or without one."""
-    n = layout.n_parameters
-    if isinstance(settings.solver, type):
-        optimizer = _torch_optimizer(settings, torch.zeros(n), torch.zeros(n))
-        optimizer.step()
-        kept = {
-            i: {key: x.numpy() for key, x in state.items() if isinstance(x, Tensor) and x.shape in ((n,), ())}
-            for i, state in optimizer.state_dict()["state"].items()
-        }
-        return {"rule": _rule_of(settings.solver), "torch": kept}
-    kind = SGD if settings.solver == "sgd" else MomentOptimizer
-    return {"rule": kind.rule, "steps": 0, **{slot: np.empty(n) for slot in kind.slots}}
+def _resumed_of_torch(state: Mapping[str, Any], settings: Settings, n: int) -> Mapping[str, Any]:
+    """Return a state that the same optimizer with options like these has left, else an empty one.
+
+    What a first step leaves in the shape of the parameter `(n,)`, or in that of a number, has that shape for good.
+    """
+    assert isinstance(settings.solver, type)
+    optimizer = _torch_optimizer(settings, torch.zeros(n), torch.zeros(n))
+    optimizer.step()
+    if state.get("rule") != _rule_of(settings.solver):
+        return {}
+    found = state.get("torch")
+    for i, values in optimizer.state_dict()["state"].items():
+        own = found.get(i) if isinstance(found, dict) else None
+        if not isinstance(own, dict) or not values.keys() <= own.keys():
+            return {}
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.shape in ((n,), ()):
+                _require_array(key, own[key], value.numpy().dtype.kind, tuple(value.shape))
+    return state
 
 
-def _has_keys_of(expected: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
-    """Whether an optimizer with these options kept the state, and not one of the same rule that keeps less."""
-    for key, value in expected.items():
-        if isinstance(value, dict):
-            found = state.get(key)
-            if not isinstance(found, dict) or not value.keys() <= found.keys() or not _has_keys_of(value, found):
-                return False
-    return True
-
-
-def _require_shapes_of(expected: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Raise ValueError unless a state has arrays and numbers where another one has them, of the same shapes."""
-    for key, value in expected.items():
-        found = state.get(key)
-        if isinstance(value, dict):
-            assert isinstance(found, dict)
-            _require_shapes_of(value, found)
-        elif isinstance(value, np.ndarray):
-            if not isinstance(found, np.ndarray) or (found.dtype.kind, found.shape) != (value.dtype.kind, value.shape):
-                kind = f"shape {found.shape}, {found.dtype}" if isinstance(found, np.ndarray) else repr(found)
-                raise ValueError(
-                    f"the optimizer's {key} must be an array like the network's parameters, of shape {value.shape}, "
-                    f"got {kind}"
-                )
-        elif key == "steps" and not (isinstance(found, int) and found >= 0):
-            raise ValueError(f"the optimizer's steps must be a number of steps, got {found!r}")
+def _require_array(name: str, found: Any, kind: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a part of an optimizer's state is an array of this kind and shape."""
+    if not isinstance(found, np.ndarray) or found.dtype.kind != kind or found.shape != shape:
+        given = f"shape {found.shape}, {found.dtype}" if isinstance(found, np.ndarray) else repr(found)
+        raise ValueError(f"the optimizer's {name} must have shape {shape}, as its parameters have, got {given}")
 
 
 def require_usable(solver: type[torch.optim.Optimizer], options: Mapping[str, Any], rate: float) -> None:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import lru_cache
-from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -83,23 +82,41 @@ _FINITE = {"alpha": {*_IN_EPOCHS, "lbfgs"}, "weight_decay": {"adamw"}}
 _POSITIVE = {"learning_rate_init": _IN_EPOCHS, "max_grad_norm": _IN_EPOCHS, "epsilon": {"adam", "adamw"}}
 
 
-@lru_cache(maxsize=2048, typed=True)
-def _is_allowed(cls: Any, name: str, value: Any) -> bool:
-    """Whether a parameter may have a value; remembered, because looking at all of them takes a tenth of a small fit."""
-    constraints = cls._parameter_constraints[name]
-    return constraints == "no_validation" or any(make_constraint(one).is_satisfied_by(value) for one in constraints)
+# Values that cannot change while they are remembered, and hold nothing large.
+_PLAIN = {bool, int, float, str, type(None), tuple}
 
 
 def are_allowed(estimator: BaseEstimator, names: Iterable[str]) -> bool:
-    """Whether the named parameters have values that they may have."""
+    """Whether the named parameters have values that they may have.
+
+    Remembered for plain values: to look at all of them takes a tenth of a small fit.
+    """
     cls: Any = type(estimator)
-    for name in names:
-        value = getattr(estimator, name)
-        # Others may change, or be held for no use.
-        look = _is_allowed if isinstance(value, bool | int | float | str | None) else _is_allowed.__wrapped__
-        if not look(cls, name, value):
-            return False
-    return True
+    names = tuple(names)
+    values = [getattr(estimator, name) for name in names]
+    if _PLAIN.issuperset(map(type, values)):
+        try:
+            return _are_allowed(cls, names, *values)
+        except TypeError:  # a tuple that holds what has no hash
+            pass
+    return _are_allowed.__wrapped__(cls, names, *values)
+
+
+# The largest number of a dtype, and the smallest above 0.
+_RANGES = {
+    precision.array: (float(np.finfo(precision.array).max), float(np.finfo(precision.array).smallest_subnormal))
+    for precision in PRECISIONS.values()
+}
+
+
+@lru_cache(maxsize=256, typed=True)
+def _are_allowed(cls: Any, names: tuple[str, ...], *values: Any) -> bool:
+    """Whether the named parameters of a class of estimators may have these values."""
+    return all(
+        cls._parameter_constraints[name] == "no_validation"
+        or any(make_constraint(one).is_satisfied_by(value) for one in cls._parameter_constraints[name])
+        for name, value in zip(names, values, strict=True)
+    )
 
 
 def check_representable(estimator: BaseEstimator) -> None:
@@ -109,23 +126,15 @@ def check_representable(estimator: BaseEstimator) -> None:
     if isinstance(estimator.loss, str) and estimator.loss == "huber":
         read.append("huber_delta")
     dtype = PRECISIONS[estimator.dtype].array
+    largest, smallest = _RANGES[dtype]
     for name in read:
         value = getattr(estimator, name)
         if value is None:
             continue
-        in_dtype = _rounded(value, dtype)
-        if not isfinite(in_dtype):
+        if not value <= largest:
             raise ValueError(f"{name} must be finite in {dtype}, got {value!r}")
-        if in_dtype == 0 and value > 0 and name not in _FINITE:
+        if 0 < value < smallest and name not in _FINITE:
             raise ValueError(f"{name} must be above 0 in {dtype}, got {value!r}")
-
-
-def _rounded(value: Real, dtype: np.dtype) -> float:
-    """Return a number as `dtype` has it, infinite if it is too large."""
-    try:
-        return float(dtype.type(float(value)))
-    except OverflowError:  # of an integer
-        return inf
 
 
 def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:

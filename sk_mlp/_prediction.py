@@ -78,6 +78,8 @@ def _by_chunks(
         n = chunk.shape[0]
         raw = forward_for(n)(rows_of(chunk, device, products))
         part = finish(raw.cpu().double()).numpy()[0].T
+        if n == X.shape[0]:
+            return np.array(part, order="C")  # a copy: `finish` may return the buffer that `raw` is
         if result is None:
             result = np.empty((X.shape[0], part.shape[1]), part.dtype)
         result[start : start + n] = part

@@ -167,6 +167,11 @@ class State(NamedTuple):
     parameters: np.ndarray
     buffers: Mapping[str, np.ndarray]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all parameters are."""
+        return bool(np.isfinite(self.parameters).all())
+
 
 class Watch(Protocol):
     """Who is told of each epoch; a state is worked out only when it is asked for."""
@@ -208,7 +213,7 @@ class FitTask:
     `dropout` have an entry for each hidden layer. A network that has no closed form comes as `module`, on the device,
     and is changed in training; `draws` tells whether it may draw from PyTorch's generators. `seed` is for what is
     random in a network. A last batch of less than `fewest_rows` joins the one before. `say` takes each line of
-    verbose output.
+    verbose output. Without an `rng` there is one batch, whose order nobody sees.
     """
 
     table: Table
@@ -220,7 +225,7 @@ class FitTask:
     settings: Settings
     precision: Precision
     device: torch.device
-    rng: np.random.RandomState
+    rng: np.random.RandomState | None
     seed: int
     parameters: np.ndarray
     module: nn.Module | None = None

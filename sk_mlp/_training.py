@@ -183,7 +183,7 @@ class Member:
 
         One batch of all rows is the same in any order, but for rounding: what is drawn for it only moves `rng` on.
         """
-        if self.task.settings.shuffle and self.is_running:
+        if self.task.settings.shuffle and self.is_running and self.task.rng is not None:
             permutation = self.task.rng.permutation(len(self.order))
             if len(self.order) > self.task.settings.batch_size:
                 self.order = self.order[permutation]
@@ -211,9 +211,10 @@ class Member:
         assert self.status is not None
         keeps_best = self.task.settings.early_stopping and self.task.validation is not None and not self.task.one_epoch
         kept = self.best if keeps_best else self.current
+        state = kept.state(self.task.precision)
         return FitResult(
-            state=kept.state(self.task.precision),
-            is_finite=kept.is_finite(self.first),
+            state=state,
+            is_finite=state.is_finite and stay_finite(kept.buffers, self.first.buffers),
             status=self.status,
             message=self.status.message(self.task.settings),
             n_iter=self.n_iter,
@@ -343,10 +344,10 @@ class Stack:
 
     def has_diverged(self, i: int, loss: float) -> bool:
         """Tell whether values of member `i` are no longer finite: parameters, which the loss tells of, or buffers."""
-        member = self.members[i]
+        first = self.members[i].first.buffers
         if np.isfinite(loss):
-            return not stay_finite(buffers(member.task), member.first.buffers)
-        return not self.snapshot(i).is_finite(member.first)
+            return bool(first) and not stay_finite(buffers(self.members[i].task), first)
+        return not bool(self.layout.member(self.parameters, i).isfinite().all())
 
     def snapshot(self, i: int) -> Snapshot:
         """Return a copy of member `i`'s parameters and buffers."""

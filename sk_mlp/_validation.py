@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 
@@ -28,6 +29,16 @@ def rewound_on_error(random_state: Any) -> Iterator[None]:
     except BaseException:
         random_state.set_state(before)
         raise
+
+
+def generator_for(random_state: Any, *, is_drawn_from: bool) -> np.random.RandomState | None:
+    """Return the generator that `random_state` means; None for one of this call's own that nothing is drawn from.
+
+    To make one takes a tenth of a `partial_fit` with few rows.
+    """
+    if not is_drawn_from and isinstance(random_state, Integral):
+        return None
+    return check_random_state(random_state)
 
 
 def training_data(
@@ -147,9 +158,10 @@ def split_validation(
     sample_weight: np.ndarray | None,
     fraction: float,
     stratify: np.ndarray | None,
-    rng: np.random.RandomState,
+    rng: np.random.RandomState | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and to validate on, drawn as scikit-learn's MLP draws them."""
+    assert rng is not None
     train, validation = train_test_split(np.arange(n_samples), test_size=fraction, stratify=stratify, random_state=rng)
     for name, rows in (("training", train), ("validation", validation)):
         if sample_weight is not None and not sample_weight[rows].any():

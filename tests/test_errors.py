@@ -21,6 +21,32 @@ def with_value(array, value):
     return array
 
 
+class Detached(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class WithExtraState(nn.Linear):
+    def get_extra_state(self):
+        return torch.zeros(2)
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Complex(nn.Module):
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_outputs, dtype=torch.complex64)
+
+    def forward(self, x):
+        return self.linear(x.to(torch.complex64)).real
+
+
+def normed(n_features, n_outputs):
+    return nn.Sequential(nn.Linear(n_features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, n_outputs))
+
+
 # (what is wrong, changed parameters, changed data, the message)
 PARAMETERS = [
     ({"hidden_layer_sizes": 0}, "'hidden_layer_sizes' parameter of .* Got 0 instead"),
@@ -105,6 +131,18 @@ PARAMETERS = [
     ),
     ({"early_stopping": True, "scoring": lambda *_: {}}, "scoring must give a finite number, got {} after epoch 1"),
     ({"scoring": "speed"}, "'speed' is not a valid scoring value"),
+    ({"solver": "sgd", "learning_rate": "invscaling", "power_t": 1000}, "power_t must leave .*, got 1000 at t=160"),
+    ({"solver": "sgd", "learning_rate": "invscaling", "power_t": 1e3}, r"power_t must leave .*, got 1000.0 at t=160"),
+    ({"activation": nn.GLU}, r"activation must map \(n, 4\) to \(n, 4\), got \(2, 2\) from GLU\(dim=-1\) for n = 2"),
+    (
+        {"activation": nn.GLU, "hidden_layer_sizes": (3,)},
+        r"activation must map \(n, 3\) to \(n, 3\), got GLU\(dim=-1\): ",
+    ),
+    ({"activation": (nn.Tanh, nn.Flatten, lambda: nn.Linear(5, 4)), "hidden_layer_sizes": (3, 4, 5)}, r"\(n, 5\), got"),
+    ({"module": Detached}, "raw predictions that its parameters can be trained by, got a tensor without a graph"),
+    ({"module": WithExtraState}, "keep their state in parameters and buffers, got '_extra_state' from get_extra_state"),
+    ({"module": Complex}, "module must have parameters of real numbers, got torch.complex64"),
+    ({"module": normed, "batch_size": 1}, r"at least 2 rows a batch .*, got batch_size=1 for 160 row\(s\)"),
     ({"loss": lambda raw, target: raw.sum()}, r"one loss a row, .* shape \(160,\), got shape \(\)"),
     ({"loss": lambda raw, target: 1.0}, r"one loss a row, .* shape \(160,\), got 1.0"),
     (
@@ -113,6 +151,11 @@ PARAMETERS = [
     ),
 ]
 OF_ONE = [
+    ("multilabel", {"class_weight": [None] * 3}, r"must hold a dict or 'balanced' for each label, got \[None, None"),
+    ("multilabel", {"class_weight": ["Balanced"] * 3}, "must hold a dict or 'balanced' for each label, got .'Bal"),
+    ("multiclass", {"class_weight": [None]}, r"must be a dict or 'balanced' for single labels, got \[None\]"),
+    ("multiclass", {"class_weight": ["Balanced"]}, r"must be a dict or 'balanced' for single labels, got \['Balanced"),
+    ("multiclass", {"class_weight": {0: None}}, "class_weight must be non-negative numbers, got {0: None}"),
     ("multiclass", {"class_weight": {"no such": 2.0}}, r"must name classes in \[ 0 10 20\] only, .*got \['no"),
     ("multiclass", {"class_weight": {0: 0, 10: 0, 20: 0}}, "class_weight must leave some row a weight above 0, got {0"),
     ("multiclass", {"class_weight": [{10: 2.0}]}, r"must be a dict or 'balanced' for single labels, got \[\{10"),
@@ -415,3 +458,96 @@ def test_not_fitted(method):
 
     with pytest.raises(NotFittedError):
         getattr(MLPTorchClassifier(), method)(PROBLEMS["binary"].X)
+
+
+# Numbers of Python's that are none in float32, or 0 there.
+EXTREMES = [
+    ("regression", {"loss": "huber", "huber_delta": 1e39}, r"huber_delta must be finite in float32, got 1e\+39"),
+    ("regression", {"loss": "huber", "huber_delta": 1e-50}, "huber_delta must be above 0 in float32, got 1e-50"),
+    ("multiclass", {"epsilon": 1e-50}, "epsilon must be above 0 in float32, got 1e-50"),
+    ("multiclass", {"learning_rate_init": 1e-50}, "learning_rate_init must be above 0 in float32, got 1e-50"),
+    ("multiclass", {"learning_rate_init": 1e39}, r"learning_rate_init must be finite in float32, got 1e\+39"),
+    ("multiclass", {"alpha": 1e39}, r"alpha must be finite in float32, got 1e\+39"),
+    ("multiclass", {"alpha": 10**400}, "alpha must be finite in float32, got 1000"),
+    ("multiclass", {"solver": "adamw", "weight_decay": 1e39}, r"weight_decay must be finite in float32, got 1e\+39"),
+    ("multiclass", {"max_grad_norm": 1e-50}, "max_grad_norm must be above 0 in float32, got 1e-50"),
+    (
+        "multiclass",
+        {"class_weight": {0: 1e300}},
+        r"class_weight must leave weights a finite sum in float32, got {0: 1e\+300}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), EXTREMES, ids=[case[2] for case in EXTREMES])
+def test_numbers_that_float32_does_not_have(name, options, message, device):
+    problem = PROBLEMS[name]
+    estimator = problem.ours(**FAST, device=device).fit(problem.X, problem.y)
+    assert_unchanged(estimator, problem, lambda e: e.set_params(**options).fit(problem.X, problem.y), message)
+
+
+def test_numbers_that_nobody_reads_may_be_anything(device):
+    problem = PROBLEMS["multiclass"]
+    options = {"solver": "sgd", "epsilon": 1e-50, "weight_decay": 1e39, "power_t": 1000, "alpha": 1e-60}
+    assert problem.ours(**FAST, **options, device=device).fit(problem.X, problem.y).n_iter_ == 3
+
+
+@pytest.mark.parametrize("scale", [1e38, 1e300])
+def test_weights_too_large_for_float32(scale, device):
+    problem = PROBLEMS["regression"]
+    estimator = MLPTorchRegressor(**FAST, device=device, dtype="float32")
+    with pytest.raises(ValueError, match="sample_weight must have a finite sum in float32, got one of "):
+        estimator.fit(problem.X, problem.y, sample_weight=np.full(160, scale))
+
+
+class TestABatchOfOneRow:
+    """Batch normalization of PyTorch's cannot be trained on it."""
+
+    X, y = PROBLEMS["regression"].X, PROBLEMS["regression"].y
+
+    @pytest.mark.parametrize(("n", "batch_size"), [(101, 50), (41, 40), (21, 2), (31, 10)])
+    def test_joins_the_one_before(self, n, batch_size, where):
+        estimator = MLPTorchRegressor(**FAST, **where, module=normed, batch_size=batch_size)
+        assert np.isfinite(estimator.fit(self.X[:n], self.y[:n]).predict(self.X)).all()
+        assert estimator.t_ == 3 * n
+
+    def test_only_where_it_has_to(self, where):
+        """The networks built here know what to do with one row, as do most modules."""
+        sizes = []
+
+        class Noting(nn.Linear):
+            def forward(self, x):
+                if self.training:
+                    sizes.append(len(x))
+                return super().forward(x)
+
+        MLPTorchRegressor(**FAST, **where, module=Noting, batch_size=50, shuffle=False).fit(self.X[:101], self.y[:101])
+        assert sizes[-3:] == [50, 50, 1]
+        MLPTorchRegressor(**FAST, **where, normalization="batch", batch_size=50).fit(self.X[:101], self.y[:101])
+
+    def test_is_an_error_where_there_is_none_before(self, where):
+        estimator = MLPTorchRegressor(**FAST, **where, module=normed).partial_fit(self.X, self.y)
+        call = lambda e: e.partial_fit(self.X[:1], self.y[:1])  # noqa: E731
+        assert_unchanged(estimator, PROBLEMS["regression"], call, r"at least 2 rows a batch .*=1 for 1 row\(s\)")
+
+
+class TestBuffersCountAsWeights:
+    X, y = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
+
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    @pytest.mark.parametrize("scale", [1e19, 1e20, 1e37])
+    def test_statistics_that_overflow(self, scale, early_stopping, device):
+        estimator = MLPTorchClassifier(
+            **FAST, device=device, dtype="float32", normalization="batch", early_stopping=early_stopping
+        )
+        with pytest.raises(ValueError, match="non-finite parameter weights"):
+            estimator.fit(self.X.astype(np.float32) * np.float32(scale), self.y)
+
+    def test_infinities_by_design_do_not(self, where):
+        class Masked(nn.Linear):
+            def __init__(self, n_features, n_outputs):
+                super().__init__(n_features, n_outputs)
+                self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+        fit = MLPTorchClassifier(**FAST, **where, module=Masked).fit(self.X, self.y)
+        assert np.isinf(fit.module_state_["mask"][1])

@@ -13,6 +13,8 @@ from problems import PROBLEMS, raw_prediction
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp import _prediction as prediction_module
+from sk_mlp import _validation as validation_module
+from sk_mlp._batches import SparseRows
 from sk_mlp._estimator import Call, Sample
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}
@@ -112,6 +114,65 @@ def test_sparse_rows_are_never_densified(where, monkeypatch, rng):
         monkeypatch.setattr(sp.csr_array, method, refuse)
     estimator = MLPTorchClassifier((2,), max_iter=1, random_state=0, **where).fit(X, rng.randint(2, size=500))
     assert estimator.predict(X).shape == (500,)
+
+
+def test_wide_sparse_rows_are_cut_by_what_they_store(where, monkeypatch):
+    """5 values a row are one chunk, however many columns there are; for predictions, L-BFGS and validation alike."""
+    rng = np.random.RandomState(0)
+    indices, n_rows, n_columns = rng.randint(100_000, size=10_000), 2000, 100_000
+    X = sp.csr_array((rng.standard_normal(10_000), indices, np.arange(0, 10_001, 5)), shape=(n_rows, n_columns))
+    y = np.arange(n_rows) % 2
+    rows, affine = [], SparseRows.affine
+    monkeypatch.setattr(SparseRows, "affine", lambda self, *args: rows.append(args[-1].shape[1]) or affine(self, *args))
+    for options in ({"solver": "lbfgs"}, {"early_stopping": True, "validation_fraction": 0.5}):
+        rows.clear()
+        estimator = MLPTorchClassifier((4,), max_iter=2, random_state=0, **options, **where).fit(X, y)
+        assert set(rows) <= {2000, 1000, 200}, "all rows, half of them, or a batch"
+        rows.clear()
+        estimator.predict(X)
+        assert rows == [2000]
+
+
+@pytest.mark.parametrize("change", [lambda i: i + 8, lambda i: i - 8, lambda i: i.astype(np.int64) * 10**12])
+@pytest.mark.parametrize("made", [sp.csr_array, sp.csc_array, sp.csr_matrix])
+def test_columns_out_of_range_are_refused(change, made, where):
+    """Products would read, and in a gradient write, other memory."""
+    problem = PROBLEMS["multiclass"]
+    estimator = problem.ours(**FAST, **where).fit(made(problem.X), problem.y)
+    bad = made(problem.X)
+    bad.indices = change(bad.indices)
+    for call in (
+        lambda: estimator.predict(bad),
+        lambda: estimator.fit(bad, problem.y),
+        lambda: estimator.partial_fit(bad, problem.y),
+        lambda: estimator.fit(problem.X, problem.y, X_val=bad, y_val=problem.y),
+    ):
+        with pytest.raises(ValueError, match="X must be a valid sparse matrix of 8 columns, got: "):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia", "lil", "dok"])
+def test_sparse_rows_of_every_form_are_held_out_for_a_scorer(form, kind, where):
+    problem = PROBLEMS["multilabel"]
+    options = {**FAST, "early_stopping": True, "scoring": "accuracy", "validation_fraction": 0.3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sp.SparseEfficiencyWarning)
+        X, y = (getattr(sp, f"{form}_{kind}")(values) for values in (problem.X, problem.y))
+    fit = problem.ours(**options, **where).fit(X, y)
+    expected = problem.ours(**options, **where).fit(problem.X, problem.y)
+    np.testing.assert_allclose(fit.validation_scores_, expected.validation_scores_)
+
+
+def test_a_split_by_two_classes_takes_flat_labels(where, monkeypatch):
+    """A column of them takes scikit-learn ten times as long, a string a row."""
+    problem, seen = PROBLEMS["binary"], []
+    split = validation_module.train_test_split
+    monkeypatch.setattr(
+        validation_module, "train_test_split", lambda *a, **k: seen.append(np.shape(k["stratify"])) or split(*a, **k)
+    )
+    problem.ours(**FAST, early_stopping=True, **where).fit(problem.X, problem.y)
+    assert seen == [(160,)]
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
