@@ -52,7 +52,8 @@ class Modes(NamedTuple):
         """Put them in force, and those from before again at the end."""
         now = Modes.now()
         with ExitStack() as stack:
-            stack.callback(_are_ours.reset, _are_ours.set(False))
+            stack.callback(_are_ours.set, _are_ours.get())
+            _are_ours.set(False)
             if self.inference != now.inference:
                 stack.enter_context(torch.inference_mode(self.inference))
             if self.grad != torch.is_grad_enabled():
@@ -95,8 +96,9 @@ def own_modes() -> Iterator[None]:
     if _are_ours.get():
         yield
         return
-    grad, errors, token = torch.is_grad_enabled(), np.geterr(), _are_ours.set(True)
+    grad, errors = torch.is_grad_enabled(), np.geterr()
     try:
+        _are_ours.set(True)
         with np.errstate(all="ignore"):
             if _are_set():
                 now = Modes.now()
@@ -110,7 +112,7 @@ def own_modes() -> Iterator[None]:
         np.seterr(**errors)
         raise
     finally:
-        _are_ours.reset(token)
+        _are_ours.set(False)
 
 
 # Whether the modes in force are known to be `own_modes`; each greenlet has a context of its own.
