@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ from ._modes import Randomness, own_modes
 from ._network import Layout
 from ._products import Products, products_for
 from ._task import FitTask, State
+
+_PASSES = 10  # of a step over the coefs: their gradient, penalty and norm, and Adam's five arrays
 
 
 class Snapshot(NamedTuple):
@@ -45,11 +49,17 @@ def stay_finite(buffers: Mapping[str, Tensor], first: Mapping[str, Tensor]) -> b
 
 
 def work(task: FitTask, n: int) -> int:
-    """Return the multiply-adds of a member's largest product for a batch of `n` rows."""
+    """Return the multiply-adds of a member's largest product for a batch of `n` rows.
+
+    Sparse rows multiply what they store. What takes long then is the coefs, each of which has a gradient all the same.
+    """
     if task.module is not None:
         return n * len(task.parameters)
-    fans_in = [input_values(task, task.table.X), *task.layer_sizes[1:-1]]
-    return n * max(fan_in * fan_out for fan_in, fan_out in zip(fans_in, task.layer_sizes[1:], strict=True))
+    products = [n * fan_in * fan_out for fan_in, fan_out in pairwise(task.layer_sizes)]
+    if sp.issparse(task.table.X):
+        n_coefs = products[0] // n
+        products[0] = max(n * values_in_a_row(task.table.X) * task.layer_sizes[1], _PASSES * n_coefs)
+    return max(products)
 
 
 def input_values(task: FitTask, X: Any) -> int:
