@@ -39,9 +39,16 @@ def _many_rows() -> Contestants:
     return _predict(job, rng.normal(size=(200_000, 784)), 1, False)
 
 
+def _narrow() -> Contestants:
+    rng = np.random.default_rng(0)
+    job = Job(rng.normal(size=(2000, 20)), rng.integers(2, size=2000), (16,), 200, 1)
+    return _predict(job, rng.normal(size=(1_000_000, 20)), 1, False)
+
+
 CASES = {
     "predict_proba, one row, 500 calls": (_one_row, False),
     "predict_proba, 200,000 x 784, (512, 256)": (_many_rows, True),
+    "predict_proba, 1,000,000 x 20, (16,)": (_narrow, False),
 }
 
 if __name__ == "__main__":

@@ -125,7 +125,10 @@ class BinaryCrossEntropy(Classification):
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the sigmoid, kept above 0 in the order of the logits."""
-        return _exp_above_zero(F.logsigmoid(raw))
+        proba = torch.sigmoid(raw)
+        if raw.min().item() >= -_RARE:
+            return proba
+        return torch.where(raw < -_RARE, _exp_above_zero(F.logsigmoid(raw)), proba)
 
     def choose(self, raw: Tensor) -> Tensor:
         return (raw > 0).long()
@@ -152,7 +155,7 @@ class MultilabelCrossEntropy(BinaryCrossEntropy):
         of 20 on, `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is within 2.1e-9 of the sigmoid.
         """
         slow = 1 - torch.sigmoid(raw.new_tensor(-_TAIL)) * _TAIL / raw.clamp_min(_TAIL)
-        return torch.where(raw > _TAIL, slow, _exp_above_zero(F.logsigmoid(raw))).clamp_max(1 - 2.0**-53)
+        return torch.where(raw > _TAIL, slow, super().inverse_link(raw)).clamp_max(1 - 2.0**-53)
 
 
 class CrossEntropy(Classification):
