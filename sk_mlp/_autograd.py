@@ -213,4 +213,5 @@ def autocast(like: Tensor, product: torch.dtype) -> Any:
     """Return a context in which modules multiply in `product` where that is less than the type of `like`."""
     if product == like.dtype:
         return nullcontext()
-    return torch.autocast(like.device.type, product)
+    # Within an autocast of the caller's PyTorch would keep the cast weights of one step for the next ones.
+    return torch.autocast(like.device.type, product, cache_enabled=False)

@@ -45,6 +45,7 @@ NETWORKS = {
     "lbfgs": {"solver": "lbfgs"},
     "loss of one's own": {"loss": own_loss},
     "bfloat16": {"dtype": "bfloat16"},
+    "bfloat16, layer normalization": {"dtype": "bfloat16", "normalization": "layer"},
     "early stopping": {"early_stopping": True, "scoring": "neg_log_loss"},
 }
 
