@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import joblib
+import torch
 from sklearn import get_config, set_config
 from threadpoolctl import LibController, ThreadpoolController
 
@@ -26,7 +27,7 @@ _WARNING_STATE = ("filters", "showwarning", "_showwarnmsg_impl")
 
 
 class Ambient(NamedTuple):
-    """scikit-learn's and joblib's configuration, warnings, output, working directory, event loop, threads, modes."""
+    """scikit-learn's and joblib's configuration, warnings, output, directory, event loop, threads, PyTorch's modes."""
 
     sklearn: Mapping[str, Any]
     joblib: Mapping[str, Any]
@@ -35,6 +36,8 @@ class Ambient(NamedTuple):
     folder: str | None
     loop: AbstractEventLoop | None
     n_threads: tuple[int, ...]  # of each library that has threads
+    dtype: torch.dtype  # of PyTorch's, by default
+    functions: tuple[Any, ...]  # modes that stand before PyTorch's functions, a default device for example
     modes: Modes
 
     @classmethod
@@ -48,6 +51,8 @@ class Ambient(NamedTuple):
             _working_directory(),
             _get_running_loop(),
             tuple(library.num_threads for library in _libraries()),
+            torch.get_default_dtype(),
+            _function_modes(),
             Modes.now(),
         )
 
@@ -81,6 +86,21 @@ class Ambient(NamedTuple):
         for library, n, n_now in zip(_libraries(), self.n_threads, now.n_threads, strict=True):
             if n != n_now:
                 library.set_num_threads(n)
+        if self.dtype != now.dtype:
+            torch.set_default_dtype(self.dtype)
+        if self.functions != now.functions:
+            for _ in now.functions:
+                torch.overrides._pop_mode()
+            for mode in self.functions:
+                torch.overrides._push_mode(mode)
+
+
+def _function_modes() -> tuple[Any, ...]:
+    """Return PyTorch's function modes, the innermost last; none where its private names are gone."""
+    names = ("_get_current_function_mode_stack", "_pop_mode", "_push_mode")
+    if not all(hasattr(torch.overrides, name) for name in names):
+        return ()
+    return tuple(torch.overrides._get_current_function_mode_stack())
 
 
 def _working_directory() -> str | None:
@@ -93,5 +113,5 @@ def _working_directory() -> str | None:
 
 @lru_cache(maxsize=1)
 def _libraries() -> tuple[LibController, ...]:
-    """Return the libraries with threads of their own; found once, which takes milliseconds."""
+    """Return the libraries with threads that are loaded when it is asked first, which takes milliseconds."""
     return tuple(ThreadpoolController().lib_controllers)

@@ -33,6 +33,14 @@ class Weights(NamedTuple):
     intercepts: Sequence[np.ndarray]
     rest: Mapping[str, np.ndarray]
 
+    def copy(self) -> Weights:
+        """Return the same values in other memory."""
+        return Weights(
+            [coef.copy() for coef in self.coefs],
+            [intercept.copy() for intercept in self.intercepts],
+            {name: value.copy() for name, value in self.rest.items()},
+        )
+
 
 class Architecture:
     """A network of linear layers, or whatever `module(n_features, n_outputs)` builds instead.
@@ -122,12 +130,11 @@ class Architecture:
         """Return a network to be trained, on a copy of `weights`; None where the closed form trains it."""
         if self.has_closed_form:
             return None
-        copied = Weights(
-            [coef.copy() for coef in weights.coefs],
-            [intercept.copy() for intercept in weights.intercepts],
-            {name: value.copy() for name, value in weights.rest.items()},
-        )
-        return self.module(copied, IN_TRAINING).train()
+        return self.module(weights.copy(), IN_TRAINING).train()
+
+    def predicting_module(self, weights: Weights) -> nn.Module:
+        """Return a network to predict with; what users wrote may write to what it has, and gets a copy."""
+        return self.module(weights.copy() if self.is_user_defined else weights, Kinds())
 
     def layout(self, module: nn.Module | None) -> Layout:
         """Return where a network's parameters lie when packed."""
@@ -150,20 +157,21 @@ class Architecture:
         coefs = [np.ascontiguousarray(rest.pop(f"{name}.weight").T) for name in self._linear_names]
         return Weights(coefs, [rest.pop(f"{name}.bias") for name in self._linear_names], rest)
 
-    def try_out(self, module: nn.Module) -> None:
-        """Raise ValueError unless what users wrote maps rows as it has to.
+    def try_out(self, module: nn.Module, like: Tensor) -> None:
+        """Raise ValueError unless what users wrote maps rows of the dtype and on the device of `like` as it has to.
 
         A module gives `n_outputs` raw predictions a row, an activation as many values as it gets.
         """
         if self.factory is not None:
             n_features, n_outputs = self.layer_sizes
-            require_outputs(_tried(module, 2, n_features), torch.empty(2, n_features), n_outputs)
+            rows, rule = like.new_zeros(2, n_features), f"rows (n, {n_features}) to raw predictions (n, {n_outputs})"
+            require_outputs(_tried(f"module must map {rule}", module, rows), rows, n_outputs)
             return
         assert isinstance(module, nn.Sequential)
         places = [int(name) + 1 + (self.normalization is not None) for name in self._linear_names]
         for activation, place, units in zip(self.activations, places, self.layer_sizes[1:], strict=False):
             if not activation.has_closed_form:
-                _require_same_width(module[place], units)
+                _require_same_width(module[place], like.new_zeros(2, units))
 
     def fewest_rows(self, module: nn.Module | None, n_rows: int, batch_size: int) -> int:
         """Return how many rows a batch of `n_rows` in all must have: 2 if there might be 1 and the module cannot.
@@ -171,7 +179,9 @@ class Architecture:
         Raises ValueError if that cannot be.
         """
         may_be_one = batch_size == 1 or n_rows % batch_size == 1
-        if module is None or not may_be_one or not self.is_user_defined or _trains_on_one_row(module, self.layer_sizes):
+        if module is None or not may_be_one or not self.is_user_defined:
+            return 1
+        if _trains_on_one_row(module, next(module.parameters()), self.layer_sizes[0]):
             return 1
         if batch_size == 1 or n_rows == 1:
             raise ValueError(
@@ -222,33 +232,37 @@ def _arrays(state: Mapping[str, Tensor], dtype: np.dtype) -> dict[str, np.ndarra
     }  # fmt: skip
 
 
-def _tried(module: nn.Module, n_rows: int, n_features: int, *, training: bool = False) -> Any:
-    """Return what a module makes of rows of zeros; what it draws for them is drawn again later."""
-    like = next(module.parameters(), torch.empty(0))
-    rows = torch.zeros(n_rows, n_features, dtype=like.dtype, device=like.device)
+def _tried(rule: str, module: nn.Module, rows: Tensor) -> Any:
+    """Return what a module predicts for rows; what it draws for them is drawn again later.
+
+    Raises ValueError with the rule where the rows do not go together with it.
+    """
     was_training = module.training
     try:
-        with building(0, like.device), torch.no_grad():
-            return module.train(training)(rows)
+        with building(0, rows.device), torch.no_grad():
+            return module.eval()(rows)
+    except RuntimeError as error:
+        raise ValueError(f"{rule}, got {module!r}: {error}") from error
     finally:
         module.train(was_training)
 
 
-def _require_same_width(activation: nn.Module, units: int) -> None:
+def _require_same_width(activation: nn.Module, rows: Tensor) -> None:
     """Raise ValueError unless an activation gives a value for each value."""
-    try:
-        found = _tried(activation, 2, units)
-    except RuntimeError as error:  # shapes that do not go together
-        raise ValueError(f"activation must map (n, {units}) to (n, {units}), got {activation!r}: {error}") from error
-    if not isinstance(found, Tensor) or found.shape != (2, units):
+    units = rows.shape[1]
+    rule = f"activation must map (n, {units}) to (n, {units})"
+    found = _tried(rule, activation, rows)
+    if not isinstance(found, Tensor) or found.shape != rows.shape:
         shape = tuple(found.shape) if isinstance(found, Tensor) else found
-        raise ValueError(f"activation must map (n, {units}) to (n, {units}), got {shape} from {activation!r} for n = 2")
+        raise ValueError(f"{rule}, got {shape} from {activation!r} for n = 2")
 
 
-def _trains_on_one_row(module: nn.Module, layer_sizes: Sequence[int]) -> bool:
+def _trains_on_one_row(module: nn.Module, like: Tensor, n_features: int) -> bool:
     """Whether a module in training maps one row to finite numbers; found out on a copy, as statistics may move."""
     try:
-        return bool(_tried(copy.deepcopy(module), 1, layer_sizes[0], training=True).isfinite().all())
+        with building(0, like.device), torch.no_grad():
+            row = torch.randn(1, n_features).to(like)
+            return bool(copy.deepcopy(module).train()(row).isfinite().all())
     except (ValueError, RuntimeError):
         return False
 

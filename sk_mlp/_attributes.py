@@ -37,9 +37,9 @@ def changes(before: Mapping[str, Any], twin: object) -> dict[str, Any]:
 
 @contextmanager
 def becoming(estimator: object, twin: object, before: Mapping[str, Any]) -> Iterator[None]:
-    """Take over what has become of a twin that began as `before`; take it back if what follows fails.
+    """Take over what has become of a twin that began as `before`; be again what it was if what follows fails.
 
-    What others have set on the estimator in the meantime, callbacks for example, stays.
+    What callbacks have set on the estimator before that stays.
     """
     own = estimator.__dict__
     new = {**own, **changes(before, twin)}

@@ -69,6 +69,20 @@ class MaskedDropout(nn.Dropout):
 
 IN_TRAINING = Kinds(batch_norm=WeightedBatchNorm, dropout=MaskedDropout)
 
+# Modules that draw nothing from PyTorch's generators when they are called.
+_NEVER_DRAW = {
+    WeightedBatchNorm, MaskedDropout, nn.Sequential, nn.ModuleList, nn.Linear, nn.Identity, nn.Flatten, nn.BatchNorm1d,
+    nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,
+    nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid,
+}  # fmt: skip
+
+
+def may_draw(module: nn.Module) -> bool:
+    """Whether a module may draw from PyTorch's generators, for all that is known of its parts."""
+    return any(
+        type(part) not in _NEVER_DRAW or part._forward_pre_hooks or part._forward_hooks for part in module.modules()
+    )
+
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Return the module's parameters that are not frozen by name, those of two or more dimensions first."""
@@ -181,7 +195,7 @@ class Autograd:
         self._gradient.zero_()
         with self._turns():
             with torch.enable_grad(), self._cast:
-                inputs = batch.inputs.dense()[0]
+                inputs = batch.inputs.dense()[0].clone()  # a module may work on it in place
                 raw = self._module(inputs)
             require_outputs(raw, inputs, self._raw.shape[1])
             require_graph(raw)
@@ -204,7 +218,8 @@ class ModuleForward:
         self._module.eval()
         try:
             with self._turns(), torch.no_grad(), self._cast:
-                return self._module(inputs.dense()[0]).to(self._dtype).T.unsqueeze(0)
+                rows = inputs.dense()[0].clone()  # a module may work on it in place
+                return self._module(rows).to(self._dtype).T.unsqueeze(0)
         finally:
             self._module.train(was_training)
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from . import stacking
 from ._architecture import Architecture, Weights
 from ._attributes import as_it_is, becoming, changes, twin_of
+from ._autograd import may_draw
 from ._callbacks import Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
 from ._modes import Surroundings, called_in, own_modes
@@ -266,7 +267,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             self._validate_params()  # scikit-learn leaves that to the first call
         callbacks = None if call.one_epoch else callbacks_of(self, users, *train)
         before = dict(vars(self))
-        with own_modes(), rewound_on_error(self.random_state):
+        with own_modes(), rewound_on_error(None if stacking.is_stacked() else self.random_state):
             twin = twin_of(self)
             task, attributes = twin._task(train, validation, call, callbacks, users)
             if callbacks is not None:
@@ -322,7 +323,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             seed=seed,
             parameters=network.parameters,
             module=network.module,
-            draws=architecture.is_user_defined,
+            draws=network.module is not None and may_draw(network.module),
             fewest_rows=fewest_rows,
             one_epoch=call.one_epoch,
             progress=self._earlier_progress(call),
@@ -353,7 +354,9 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         target = self._read_target(y, call)
         weigh = self._weighing(target, weight, call)
         objective = self._objective()
-        n_held_out = size_of_split(len(target), self.validation_fraction) if self._splits(validation) else 0
+        n_held_out = 0
+        if self._splits(validation):
+            n_held_out = size_of_split(len(target), self.validation_fraction, self._stratify(target))
         widths = () if self.module is not None else hidden
         layer_sizes = (X.shape[1], *widths, self.n_outputs_ * objective.n_raw)
         architecture = Architecture(self._description(layer_sizes), self.init)
@@ -361,11 +364,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         table = Table(stacking.held(X, train.X), target, weigh(target, weight), np.arange(len(target)))
         to_validate = None if validation.X is None else self._validation_table(validation, weigh)
         scorer = None if self.scoring in (None, "loss") else check_scoring(self, self.scoring)
-        if validation.X is None:
-            # Not every sparse format has rows to take.
-            scored = Sample(table.X if sp.issparse(train.X) else train.X, y if sp.issparse(train.y) else train.y)
-        else:
-            scored = Sample(*map(stacking.held_as_given, validation)) if scorer else validation
+        scored = _sample_to_score(train, validation, table, y) if scorer else validation
         return Reading(device, architecture, objective, table, to_validate, n_held_out, scorer, scored)
 
     def _validation(
@@ -425,7 +424,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         precision = self._precision_for(architecture, device, n_rows, len(parameters))
         if module is not None:
             module.to(device, precision.master)
-            architecture.try_out(module)
+            architecture.try_out(module, torch.empty(0, dtype=precision.master, device=device))
         return Network(parameters, module, precision)
 
     def _precision_for(
@@ -494,7 +493,8 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             device = resolve_device(self.device, self.dtype)
             precision = self._precision_for(architecture, device, X.shape[0], n_parameters)
             if not architecture.has_closed_form:
-                return predict_rows_by_module(X, architecture.module(weights, Kinds()), precision, device, finish)
+                module = architecture.predicting_module(weights)
+                return predict_rows_by_module(X, module, precision, device, finish)
             activations = architecture.activations
             return predict_rows(X, weights.coefs, weights.intercepts, activations, precision, device, finish)
 
@@ -524,6 +524,14 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def _sample_to_score(train: Sample, validation: Sample, table: Table, y: Any) -> Sample:
+    """Return the rows to score, or to take held-out rows from, as they were passed where that is possible."""
+    if validation.X is not None:
+        return Sample(*map(stacking.held_as_given, validation))
+    # Not every sparse format has rows to take.
+    return Sample(table.X if sp.issparse(train.X) else train.X, y if sp.issparse(train.y) else train.y)
 
 
 def _score_of(

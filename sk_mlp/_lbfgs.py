@@ -56,7 +56,10 @@ def _rows_of_a_chunk(task: FitTask) -> int:
     inputs = 0 if _is_sparse(task) else input_values(task, task.table.X)
     # Values and their deltas.
     row_bytes = 2 * (inputs + row_values(task)) * task.precision.master.itemsize
-    return min(len(task.table.target), rows_within(_CHUNK_BYTES, row_bytes))
+    n_rows, size = len(task.table.target), max(2, rows_within(_CHUNK_BYTES, row_bytes))
+    while size < n_rows and n_rows % size == 1:
+        size += 1  # no chunk of one row, which batch normalization of PyTorch's does not take
+    return min(n_rows, size)
 
 
 def _is_sparse(task: FitTask) -> bool:

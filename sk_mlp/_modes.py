@@ -99,10 +99,12 @@ def own_modes() -> Iterator[None]:
     grad, errors = torch.is_grad_enabled(), np.geterr()
     try:
         _are_ours.set(True)
+        _forks.has_computed = True
         with np.errstate(all="ignore"):
             if _are_set():
                 now = Modes.now()
-                with now._replace(inference=False, grad=True, autocast={}).installed(), torch.device("cpu"):
+                device = torch.device("cpu") if _n_function_modes() else _NOTHING
+                with now._replace(inference=False, grad=True, autocast={}).installed(), device:
                     yield
             else:
                 yield
@@ -145,12 +147,8 @@ def threads_for(multiply_adds: int, k: int = 1) -> AbstractContextManager[None]:
     Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
     products of the calling thread are affected.
     """
-    if torch.get_num_threads() == 1:
-        return _NOTHING
-    if k * multiply_adds >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK):
-        _forks.pool_is_used = True
-        return _NOTHING
-    return _threads(1, 1)
+    is_large = k * multiply_adds >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK)
+    return _NOTHING if is_large or torch.get_num_threads() == 1 else _threads(1, 1)
 
 
 @contextmanager
@@ -181,9 +179,10 @@ def callers_threads() -> AbstractContextManager[None]:
 
 
 class _OfThread(threading.local):
-    """The limit that is set in one thread: OpenMP's number before it, and MKL's within."""
+    """What holds in one thread; `limits` are OpenMP's number before `threads_for`, and MKL's within."""
 
     limits: tuple[int | None, int] = (None, 0)
+    has_turn = False  # with PyTorch's generators
 
 
 _of_thread = _OfThread()
@@ -191,10 +190,10 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class _Forks:
-    """What a forked child has to know of its parent: whether OpenMP's threads were started, which the child lacks."""
+    """What a forked child has to know of its parent: whether it has computed, and so may have started threads."""
 
     def __init__(self) -> None:
-        self.pool_is_used = False
+        self.has_computed = False
         self.generators_lock = threading.RLock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
@@ -202,7 +201,7 @@ class _Forks:
     def _in_child(self) -> None:
         """Compute on one thread: OpenMP would wait for ever for the others. Take a new lock: none is let go of here."""
         self.generators_lock = threading.RLock()
-        if self.pool_is_used:
+        if self.has_computed:
             torch.set_num_threads(1)
 
 
@@ -223,7 +222,7 @@ class Randomness:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Have the generators, as the last turn left them."""
-        with _forks.generators_lock:
+        with _forks.generators_lock, _in_turn():
             ours = generators(self._device)
             before = [generator.get_state() for generator in ours]
             try:
@@ -240,13 +239,28 @@ class Randomness:
 
 
 @contextmanager
+def _in_turn() -> Iterator[None]:
+    """Remember that this thread has the generators."""
+    before = _of_thread.has_turn
+    try:
+        _of_thread.has_turn = True
+        yield
+    finally:
+        _of_thread.has_turn = before
+
+
+def has_turn() -> bool:
+    """Whether this thread has PyTorch's generators, in a user's code that a fit calls; it must not wait for others."""
+    return _of_thread.has_turn
+
+
+@contextmanager
 def building(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Call what users wrote to make a module: with a graph, in float32, and random numbers that depend on `seed` alone.
 
     `device` is where it draws from, besides the CPU. The default dtype is that of all threads; it is another one, if at
     all, only here, and under the lock of the generators.
     """
-    _forks.pool_is_used = True  # for all that is known
     with own_modes(), Randomness(seed, device or torch.device("cpu")).turn():
         before = torch.get_default_dtype()
         if before == torch.float32:

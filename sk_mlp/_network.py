@@ -28,8 +28,8 @@ class Layout:
 
     def __init__(self, coefs: Mapping[str, Sequence[int]], intercepts: Mapping[str, Sequence[int]], k: int) -> None:
         self.k = k
-        self.shapes = {name: list(shape) for name, shape in {**coefs, **intercepts}.items()}
-        self._shapes = [tuple(shape) for shape in self.shapes.values()]
+        self.shapes = {name: tuple(shape) for name, shape in {**coefs, **intercepts}.items()}
+        self._shapes = list(self.shapes.values())
         self._n_blocks = len(coefs)
         self._sizes = [prod(shape) for shape in self._shapes]
         self._spans = list(pairwise(accumulate(self._sizes, initial=0)))  # of one network's packed parameters

@@ -58,7 +58,7 @@ class Optimizer(ABC):
 
     def labelled_state(self, i: int) -> dict[str, Any]:
         """Return member `i`'s state and what it belongs to, by which `resumed` knows it again."""
-        return {**self.state(i), "rule": self.rule, "parameters": self._layout.shapes}
+        return {**self.state(i), "rule": self.rule, "parameters": dict(self._layout.shapes)}
 
     def _spread(self, values: Sequence[float]) -> float | Tensor:
         return self._layout.spread(values, self._parameters)
@@ -258,7 +258,7 @@ def resumed(state: Mapping[str, Any], settings: Settings, layout: Layout) -> Map
 
     Raises ValueError for a state that contradicts itself, as a damaged file may: optimizers trust its shapes.
     """
-    shapes = state.get("parameters")
+    shapes = state.get("parameters") if isinstance(state, Mapping) else None
     # The order of the names is that of the packed values.
     if shapes != layout.shapes or list(shapes) != list(layout.shapes):
         return {}
@@ -268,9 +268,9 @@ def resumed(state: Mapping[str, Any], settings: Settings, layout: Layout) -> Map
     if state.get("rule") != kind.rule:
         return {}
     for slot in kind.slots:
-        _require_array(slot, state.get(slot), "f", (layout.n_parameters,))
+        _require_array(slot, state.get(slot), {"float32", "float64"}, (layout.n_parameters,))
     steps = state.get("steps")
-    if not isinstance(steps, int) or steps < 0:
+    if type(steps) is not int or not 0 <= steps < 2**53:
         raise ValueError(f"the optimizer's steps must be a number of steps, got {steps!r}")
     return state
 
@@ -292,13 +292,14 @@ def _resumed_of_torch(state: Mapping[str, Any], settings: Settings, n: int) -> M
             return {}
         for key, value in values.items():
             if isinstance(value, Tensor) and value.shape in ((n,), ()):
-                _require_array(key, own[key], value.numpy().dtype.kind, tuple(value.shape))
+                dtypes = {"float32", "float64"} if value.is_floating_point() else {value.numpy().dtype.name}
+                _require_array(key, own[key], dtypes, tuple(value.shape))
     return state
 
 
-def _require_array(name: str, found: Any, kind: str, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless a part of an optimizer's state is an array of this kind and shape."""
-    if not isinstance(found, np.ndarray) or found.dtype.kind != kind or found.shape != shape:
+def _require_array(name: str, found: Any, dtypes: set[str], shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a part of an optimizer's state is an array of one of these dtypes and this shape."""
+    if not isinstance(found, np.ndarray) or found.dtype.name not in dtypes or found.shape != shape:
         given = f"shape {found.shape}, {found.dtype}" if isinstance(found, np.ndarray) else repr(found)
         raise ValueError(f"the optimizer's {name} must have shape {shape}, as its parameters have, got {given}")
 

@@ -163,6 +163,7 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
 def settings_of(estimator: BaseEstimator, n_train: int, users: Surroundings) -> Settings:
     """Return the parameters that training reads, for `n_train` rows; a user's schedule runs in their surroundings."""
     values = {f.name: getattr(estimator, f.name) for f in fields(Settings)}
+    values["solver_kwargs"] = dict(estimator.solver_kwargs or {})  # a fit may wait while the caller changes its own
     if callable(estimator.learning_rate):
         values["learning_rate"] = called_in(users, estimator.learning_rate)
     is_lbfgs = estimator.solver == "lbfgs"

@@ -70,7 +70,7 @@ def training_data(
             raise ValueError(f"sample_weight must not underflow {dtype}, got at most {checked.max():g}")
         if not np.isfinite(sample_weight.sum()):
             raise ValueError(f"sample_weight must have a finite sum in {dtype}, got one of {checked.sum():g}")
-    return sp.csr_array(X) if sp.issparse(X) else X, y, sample_weight
+    return _csr(X), y, sample_weight
 
 
 def require_pair(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
@@ -98,7 +98,7 @@ def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
         return X
     _require_sound(X)
     X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
-    return sp.csr_array(X) if sp.issparse(X) else X
+    return _csr(X)
 
 
 def _is_plain(estimator: BaseEstimator, X: Any) -> bool:
@@ -142,13 +142,19 @@ def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def size_of_split(n_samples: int, fraction: float) -> int:
+def size_of_split(n_samples: int, fraction: float, stratify: np.ndarray | None) -> int:
     """Return how many rows early stopping holds out. Raises ValueError unless both parts will have rows enough."""
     n_validation = int(np.ceil(fraction * n_samples))
     if n_validation < 2 or n_validation >= n_samples:
         raise ValueError(
             f"early_stopping must have at least 2 validation rows and 1 to train on, got {n_validation} and "
             f"{n_samples - n_validation} (validation_fraction={fraction} of {n_samples} samples)"
+        )
+    counts = [] if stratify is None else np.unique(stratify, return_counts=True)[1].tolist()
+    if counts and (min(counts) < 2 or min(n_validation, n_samples - n_validation) < len(counts)):
+        raise ValueError(
+            f"y must have at least 2 rows of each class for early_stopping, and one of each class in both parts, got "
+            f"{counts} rows of the classes and {n_validation} to hold out"
         )
     return n_validation
 
@@ -178,8 +184,40 @@ def _require_sound(X: Any) -> None:
     """
     if sp.issparse(X) and X.dtype.kind not in "fiub":
         raise ValueError(f"Complex data not supported: sparse X must hold real numbers, got dtype {X.dtype}")
-    if hasattr(X, "check_format"):
-        try:
-            X.check_format(full_check=True)
-        except ValueError as error:
-            raise ValueError(f"X must be a valid sparse matrix of {X.shape[1]} columns, got: {error}") from error
+    if sp.issparse(X):
+        _require_indices(X)
+
+
+def _csr(X: Any) -> Any:
+    """Return validated X, a sparse matrix as a CSR array whose indices are within its shape."""
+    if not sp.issparse(X):
+        return X
+    X = sp.csr_array(X)
+    _require_indices(X)
+    return X
+
+
+def _require_indices(X: Any) -> None:
+    """Raise ValueError for indices outside a sparse matrix's shape: conversions and products read wherever they say.
+
+    Unlike `check_format` it leaves the matrix as it is. Formats that have none (lil, dok, dia) are CSR when it counts.
+    """
+    if X.format == "coo":
+        parts = list(zip(X.coords, X.shape, strict=True))
+    elif X.format in ("csr", "csc", "bsr"):
+        blocks = X.blocksize if X.format == "bsr" else (1, 1)
+        n_major, n_minor = (size // block for size, block in zip(X.shape, blocks, strict=True))
+        if X.format == "csc":
+            n_major, n_minor = n_minor, n_major
+        ends = X.indptr
+        if len(ends) != n_major + 1 or ends[0] != 0 or (ends[1:] < ends[:-1]).any() or ends[-1] > len(X.indices):
+            raise ValueError(f"X must be a valid sparse matrix, got indptr that does not go up to {len(X.indices)}")
+        parts = [(X.indices[: ends[-1]], n_minor)]
+    else:
+        return
+    for indices, size in parts:
+        if indices.size and not (indices.min() >= 0 and indices.max() < size):
+            raise ValueError(
+                f"X must be a valid sparse matrix of shape {X.shape}, got indices from {indices.min()} to "
+                f"{indices.max()}"
+            )

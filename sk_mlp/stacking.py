@@ -25,7 +25,7 @@ from ._ambient import Ambient
 from ._device import free_memory, stack_bytes
 from ._hub import Call, Hub, Worker, current_worker
 from ._lbfgs import minimise
-from ._modes import Modes, Surroundings
+from ._modes import Modes, Surroundings, has_turn
 from ._task import FitResult, FitTask, Status
 from ._training import member_bytes, stack_key, train
 
@@ -39,7 +39,7 @@ _COPIES_OF_INPUT = 5
 def run(task: FitTask) -> FitResult:
     """Carry out one task, together with others where calls run side by side, and return what came of it."""
     worker = current_worker()
-    if worker is None:
+    if worker is None or has_turn():
         return _run_alone(task)
     lines: list[str] = []
     quiet = replace(task, say=lines.append)
@@ -63,9 +63,14 @@ def _run_alone(task: FitTask) -> FitResult:
     return outcome
 
 
+def is_stacked() -> bool:
+    """Whether others have their turn in the course of a fit: what they have drawn cannot be taken back."""
+    return current_worker() is not None
+
+
 def surroundings() -> Surroundings:
     """Return what code of the caller's is to run in, which a training may run among others' calls."""
-    return Modes.now() if current_worker() is None else Ambient.now()
+    return Ambient.now() if is_stacked() else Modes.now()
 
 
 def held(X: Any, given: Any) -> Any:

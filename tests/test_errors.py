@@ -139,6 +139,10 @@ PARAMETERS = [
         r"activation must map \(n, 3\) to \(n, 3\), got GLU\(dim=-1\): ",
     ),
     ({"activation": (nn.Tanh, nn.Flatten, lambda: nn.Linear(5, 4)), "hidden_layer_sizes": (3, 4, 5)}, r"\(n, 5\), got"),
+    (
+        {"module": lambda n_features, n_outputs: nn.Linear(n_features + 1, n_outputs)},
+        r"module must map rows \(n, 8\) to .*, got Linear\(in_features=9",
+    ),
     ({"module": Detached}, "raw predictions that its parameters can be trained by, got a tensor without a graph"),
     ({"module": WithExtraState}, "keep their state in parameters and buffers, got '_extra_state' from get_extra_state"),
     ({"module": Complex}, "module must have parameters of real numbers, got torch.complex64"),
@@ -338,6 +342,17 @@ def test_targets(name, change, message, where):
     assert_unchanged(estimator, problem, lambda e: e.fit(problem.X, change(problem.y)), message)
 
 
+def test_a_class_too_small_for_an_early_stopping_split(where):
+    problem, built = PROBLEMS["binary"], []
+    y = np.where(np.arange(160) == 3, "yes", "no")
+    estimator = problem.ours(
+        **FAST, early_stopping=True, **where, module=lambda *sizes: built.append(1) or nn.Linear(*sizes)
+    )
+    with pytest.raises(ValueError, match=r"at least 2 rows of each class for early_stopping.*got \[159, 1\] rows"):
+        estimator.fit(problem.X, y)
+    assert not built
+
+
 def test_weightless_part_of_an_early_stopping_split(where):
     problem = PROBLEMS["regression"]
     estimator = problem.ours(**FAST, early_stopping=True, **where).fit(problem.X, problem.y)
@@ -524,6 +539,19 @@ class TestABatchOfOneRow:
         MLPTorchRegressor(**FAST, **where, module=Noting, batch_size=50, shuffle=False).fit(self.X[:101], self.y[:101])
         assert sizes[-3:] == [50, 50, 1]
         MLPTorchRegressor(**FAST, **where, normalization="batch", batch_size=50).fit(self.X[:101], self.y[:101])
+
+    def test_rows_that_a_module_scales_to_length_one(self, where):
+        """Of which a row of zeros has none: it is tried on other rows."""
+
+        class Scaled(nn.Linear):
+            def forward(self, x):
+                return super().forward(x / x.norm(dim=1, keepdim=True))
+
+        MLPTorchRegressor(**FAST, **where, module=Scaled, batch_size=1).fit(self.X[:9], self.y[:9])
+
+    def test_chunks_of_lbfgs_have_more(self, where, monkeypatch):
+        monkeypatch.setattr("sk_mlp._lbfgs._CHUNK_BYTES", 1)
+        MLPTorchRegressor(**FAST, **where, module=normed, solver="lbfgs").fit(self.X[:101], self.y[:101])
 
     def test_is_an_error_where_there_is_none_before(self, where):
         estimator = MLPTorchRegressor(**FAST, **where, module=normed).partial_fit(self.X, self.y)

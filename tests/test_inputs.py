@@ -147,8 +147,30 @@ def test_columns_out_of_range_are_refused(change, made, where):
         lambda: estimator.partial_fit(bad, problem.y),
         lambda: estimator.fit(problem.X, problem.y, X_val=bad, y_val=problem.y),
     ):
-        with pytest.raises(ValueError, match="X must be a valid sparse matrix of 8 columns, got: "):
+        with pytest.raises(
+            ValueError, match=r"X must be a valid sparse matrix of shape \(160, 8\), got indices from -?\d+ to"
+        ):
             call()
+
+
+def test_columns_out_of_range_in_other_forms(where):
+    problem = PROBLEMS["multiclass"]
+    estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)
+    coo, lil = sp.coo_array(problem.X), sp.lil_array(problem.X)
+    coo.coords = (coo.coords[0], np.full_like(coo.coords[1], 10**8))
+    lil.rows[3][:] = [10**8] * len(lil.rows[3])
+    for bad in (coo, lil):
+        with pytest.raises(ValueError, match=r"X must be a valid sparse matrix of shape \(160, 8\), got indices from"):
+            estimator.predict(bad)
+
+
+def test_sparse_input_with_room_to_spare_is_left_as_it_is(where):
+    problem = PROBLEMS["multiclass"]
+    X = sp.csr_array(problem.X)
+    X.data, X.indices = np.r_[X.data, [1.0] * 9], np.r_[X.indices, np.zeros(9, X.indices.dtype)]
+    data = X.data
+    problem.ours(**FAST, **where).fit(X, problem.y).predict(X)
+    assert X.data is data
 
 
 @pytest.mark.parametrize("kind", ["array", "matrix"])

@@ -37,8 +37,8 @@ IMPORTS = {
     "classifier": {"_attributes", "_estimator", "_objective", "_targets"},
     "regressor": {"_attributes", "_estimator", "_objective", "_targets"},
     "_estimator": {
-        "stacking", "_architecture", "_attributes", "_callbacks", "_device", "_modes", "_network", "_objective",
-        "_optimizers", "_parameters", "_prediction", "_task", "_validation",
+        "stacking", "_architecture", "_attributes", "_autograd", "_callbacks", "_device", "_modes", "_network",
+        "_objective", "_optimizers", "_parameters", "_prediction", "_task", "_validation",
     },
     "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task"},
     "_architecture": {"_activations", "_autograd", "_device", "_modes", "_network", "_task"},

@@ -749,6 +749,16 @@ def another_directory():
         os.chdir(before)
 
 
+@contextlib.contextmanager
+def another_dtype():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 # What a block changes, and how to look at it.
 BLOCKS = {
     "stdout": (lambda: contextlib.redirect_stdout(io.StringIO()), lambda: sys.stdout),
@@ -756,6 +766,8 @@ BLOCKS = {
     "directory": (another_directory, os.getcwd),
     "no_grad": (torch.no_grad, torch.is_grad_enabled),
     "inference_mode": (torch.inference_mode, torch.is_inference_mode_enabled),
+    "device": (lambda: torch.device("meta"), lambda: str(torch.get_default_device())),
+    "dtype": (another_dtype, torch.get_default_dtype),
     "autocast": (lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.is_autocast_enabled("cpu")),
     "threads": (
         lambda: threadpool_limits(3),
@@ -888,3 +900,46 @@ def test_no_interrupt_of_a_search_is_swallowed():
     assert n_raised == len(fired) > 10
     # Greenlets and threads; an interrupt may come in the midst of a context manager of scikit-learn's own.
     assert nothing_is_left()[:2] == before[:2]
+
+
+def test_a_fit_within_a_modules_making_is_a_fit_of_its_own():
+    """It does not wait for others while the module has PyTorch's generators."""
+
+    def module(n_features, n_outputs):
+        inner = classifier(max_iter=3).fit(X, LABELS)
+        net = torch.nn.Sequential(torch.nn.Linear(n_features, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, n_outputs))
+        with torch.no_grad():
+            net[0].bias += inner.loss_
+        return net
+
+    def fit(seed):
+        return classifier(module=module, random_state=seed).fit(X, LABELS).loss_
+
+    torch.manual_seed(3)
+    alone, state = [fit(seed) for seed in range(3)], torch.get_rng_state()
+    assert Parallel(backend="sk_mlp")(delayed(fit)(seed) for seed in range(3)) == alone
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_options_that_change_while_fits_wait():
+    options = {}
+
+    def fit(momentum):
+        options["momentum"] = momentum
+        return classifier(solver=torch.optim.SGD, solver_kwargs=options).fit(X, LABELS).loss_
+
+    alone = [fit(momentum) for momentum in (0.0, 0.5, 0.9)]
+    assert Parallel(backend="sk_mlp")(delayed(fit)(momentum) for momentum in (0.0, 0.5, 0.9)) == alone
+
+
+def test_a_shared_random_state_is_not_taken_back_behind_others():
+    shared = np.random.RandomState(0)
+
+    def fit(fails):
+        scorer = (lambda *_: np.nan) if fails else None
+        estimator = classifier(random_state=shared, early_stopping=True, scoring=scorer)
+        with contextlib.suppress(ValueError):
+            estimator.fit(X, LABELS)
+
+    Parallel(backend="sk_mlp")(delayed(fit)(fails) for fails in (True, False, False))
+    assert not np.array_equal(shared.get_state()[1], np.random.RandomState(0).get_state()[1])
