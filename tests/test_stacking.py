@@ -871,10 +871,12 @@ class TestBuffersThatAreFilledAgain:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers")
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # open files
-def test_no_interrupt_of_a_search_is_swallowed():
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of files that an interrupt leaves open
+def test_no_interrupt_of_a_search_is_swallowed(monkeypatch):
+    """But for those that come in a finaliser, where Python can only report them."""
     search = GridSearchCV(classifier(), {"alpha": [1e-4, 0.1, 1.0]}, cv=2, refit=False)
-    rng, before, fired = np.random.RandomState(0), nothing_is_left(), []
+    rng, before, fired, reported = np.random.RandomState(0), nothing_is_left(), [], []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
 
     def interrupt(*_):
         fired.append(1)
@@ -897,7 +899,8 @@ def test_no_interrupt_of_a_search_is_swallowed():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-    assert n_raised == len(fired) > 10
+    assert len(fired) > 10
+    assert len(fired) - n_raised <= len(reported) <= len(fired) / 10
     # Greenlets and threads; an interrupt may come in the midst of a context manager of scikit-learn's own.
     assert nothing_is_left()[:2] == before[:2]
 

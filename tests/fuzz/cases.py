@@ -26,6 +26,30 @@ def normed_net(n_features, n_outputs):
     return nn.Sequential(nn.Linear(n_features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, n_outputs))
 
 
+class InPlaceNet(nn.Module):
+    """Works on its input and in a buffer."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+        self.linear = nn.Linear(n_features, n_outputs)
+
+    def forward(self, x):
+        self.calls += 1
+        return self.linear(x.clamp_(-2, 2))
+
+
+class Mixing(nn.Module):
+    """An activation with a buffer and no parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", torch.ones(1))
+
+    def forward(self, x):
+        return torch.relu(x + self.shift)
+
+
 def narrow_net(n_features, n_outputs):
     return nn.Linear(n_features, n_outputs + 1)
 
@@ -44,7 +68,7 @@ def halving(epoch):
 COMMON: dict[str, tuple[list[Any], list[Any]]] = {
     "hidden_layer_sizes": ([(4,), (5, 3), (), 6, [3], np.array([2, 2])], [0, (3, 0), (2.5,), "5", None]),
     "activation": (
-        ["identity", "logistic", "tanh", "relu", "gelu", "mish", nn.PReLU, nn.Tanh, nn.RReLU],
+        ["identity", "logistic", "tanh", "relu", "gelu", "mish", nn.PReLU, nn.Tanh, nn.RReLU, Mixing],
         ["swish", nn.GLU, nn.ReLU(), lambda: 3, None, ("relu",) * 9],
     ),
     "solver": (
@@ -77,7 +101,10 @@ COMMON: dict[str, tuple[list[Any], list[Any]]] = {
     "dropout": ([0.0, 0.0, 0.5, 1 - 1e-12], [1.0, -0.5, (0.1,) * 9, None]),
     "normalization": ([None, None, "layer", "batch"], ["group"]),
     "init": (["glorot_uniform", "he_normal", "torch"], ["xavier", None]),
-    "module": ([None, None, None, plain_net, normed_net], [3, narrow_net, nn.Linear(2, 2), lambda *_: nn.Flatten()]),
+    "module": (
+        [None, None, None, plain_net, normed_net, InPlaceNet],
+        [3, narrow_net, nn.Linear(2, 2), lambda *_: nn.Flatten()],
+    ),
     "weight_decay": ([0.01, 0], [-1, None]),
     "warmup_epochs": ([0, 2], [-1, 1.5]),
     "max_grad_norm": ([None, 1.0, 1e-3], [0, 1e-60, "a"]),

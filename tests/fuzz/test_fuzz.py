@@ -139,12 +139,16 @@ def test_stacked_is_alone(draws):
         for i in range(len(rows))
     ]
 
-    def fit(member, rows):
-        return outcome(lambda: clone(member).fit(rows.X, rows.y, rows.sample_weight))
+    around = draws.draw(st.lists(st.sampled_from(sorted(SURROUNDINGS)), min_size=len(rows), max_size=len(rows)))
 
-    alone = [fit(member, own) for member, own in zip(members, rows, strict=True)]
+    def fit(member, rows, around):
+        with SURROUNDINGS[around]():
+            return outcome(lambda: clone(member).fit(rows.X, rows.y, rows.sample_weight))
+
+    calls = list(zip(members, rows, around, strict=True))
+    alone = [fit(*call) for call in calls]
     with nothing_global_changes(), parallel_config("sk_mlp"):
-        stacked = Parallel()(delayed(fit)(member, own) for member, own in zip(members, rows, strict=True))
+        stacked = Parallel()(delayed(fit)(*call) for call in calls)
     for one, other, own in zip(alone, stacked, rows, strict=True):
         if isinstance(one, Exception):
             assert str(one) == str(other)
@@ -167,11 +171,19 @@ UNSOUND_TABLES = {
     "no columns": lambda X: X[:, :0],
     "columns out of range": lambda X: _out_of_range(sp.csr_array(X)),
     "negative columns": lambda X: _out_of_range(sp.csr_array(X), -5),
+    "rows out of range, by column": lambda X: _out_of_range(sp.csc_array(X)),
+    "columns out of range, by coordinates": lambda X: _out_of_range(sp.coo_array(X)),
+    "columns out of range, by lists": lambda X: _out_of_range(sp.lil_array(X)),
 }
 
 
 def _out_of_range(matrix, column=10**6):
-    matrix.indices = np.full_like(matrix.indices, column)
+    if matrix.format == "lil":
+        matrix.rows[0][:] = [column] * len(matrix.rows[0])
+    elif matrix.format == "coo":
+        matrix.coords = (matrix.coords[0], np.full_like(matrix.coords[1], column))
+    else:
+        matrix.indices = np.full_like(matrix.indices, column)
     return matrix
 
 
