@@ -59,6 +59,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_info, threadpool_limits
+from user_code import AfterEachEpoch, default_float64
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _hub, stacking
 from sk_mlp._estimator import Call, Sample
@@ -679,7 +680,9 @@ class TestCallsWithinCalls:
         elif how == "of early stopping":
             estimator.set_params(early_stopping=True, scoring=score)
         else:
-            estimator = classifier(max_iter=2, solver="lbfgs").set_callbacks(_Calls(lambda e: score(e, X, LABELS)))
+            estimator = classifier(max_iter=2, solver="lbfgs").set_callbacks(
+                AfterEachEpoch(lambda e: score(e, X, LABELS))
+            )
         search = GridSearchCV(estimator, {"alpha": [1e-4, 1.0]}, cv=2, scoring=scoring, error_score="raise")
         expected = search.fit(X, LABELS).cv_results_["mean_test_score"]
         with parallel_config("sk_mlp"):
@@ -719,26 +722,6 @@ class TestCallsWithinCalls:
             raise ZeroDivisionError
 
 
-class _Calls:
-    """A callback that calls a function with the estimator at the end of each epoch."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
-        if context.task_name == "epoch":
-            self.function(fitted_estimator)
-
-
 @contextlib.contextmanager
 def another_directory():
     before = os.getcwd()
@@ -749,16 +732,6 @@ def another_directory():
         os.chdir(before)
 
 
-@contextlib.contextmanager
-def another_dtype():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 # What a block changes, and how to look at it.
 BLOCKS = {
     "stdout": (lambda: contextlib.redirect_stdout(io.StringIO()), lambda: sys.stdout),
@@ -767,7 +740,7 @@ BLOCKS = {
     "no_grad": (torch.no_grad, torch.is_grad_enabled),
     "inference_mode": (torch.inference_mode, torch.is_inference_mode_enabled),
     "device": (lambda: torch.device("meta"), lambda: str(torch.get_default_device())),
-    "dtype": (another_dtype, torch.get_default_dtype),
+    "dtype": (default_float64, torch.get_default_dtype),
     "autocast": (lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.is_autocast_enabled("cpu")),
     "threads": (
         lambda: threadpool_limits(3),

@@ -12,6 +12,7 @@ import torch
 from problems import PROBLEMS, raw_prediction
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
+from user_code import InPlace, Raising
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._network import Layout
@@ -226,29 +227,6 @@ def test_assigned_weights_that_make_no_network(assigned, message, network):
             call()
 
 
-class Raising:
-    """A callback that raises an error at one of its moments."""
-
-    def __init__(self, hook, task, error):
-        self.hook, self.task, self.error = hook, task, error
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def _called(self, hook, context):
-        if (hook, context.task_name) == (self.hook, self.task):
-            raise self.error
-
-    def on_fit_task_begin(self, estimator, context):
-        self._called("begin", context)
-
-    def on_fit_task_end(self, estimator, context):
-        self._called("end", context)
-
-
 class TestAFailedFitLeavesEverythingAsItWas:
     """Attributes, and a RandomState that the caller has passed."""
 
@@ -333,19 +311,6 @@ def _kinds(tree):
     if isinstance(tree, list | tuple):
         return {type(tree)}.union(*map(_kinds, tree))
     return {type(tree)}
-
-
-class InPlace(nn.Module):
-    """A module that works on its input and counts its calls in a buffer."""
-
-    def __init__(self, n_features, n_outputs):
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(1))
-        self.linear = nn.Linear(n_features, n_outputs)
-
-    def forward(self, x):
-        self.calls += 1
-        return self.linear(x.mul_(2))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -1,6 +1,5 @@
 """Whatever surrounds a call: modes and threads of the caller, other threads, forked children, interrupts."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import scipy.sparse as sp
 import torch
 from problems import PROBLEMS, raw_prediction
 from torch import nn
+from user_code import AfterEachEpoch, default_float64
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._device import free_memory
@@ -50,21 +50,11 @@ NETWORKS = {
 }
 
 
-@contextlib.contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 AROUND = {
     "inference mode": torch.inference_mode,
     "no_grad": torch.no_grad,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "float64 by default": lambda: default_dtype(torch.float64),
+    "float64 by default": default_float64,
     "another device by default": lambda: torch.device("meta"),
     "errors of NumPy's raised": lambda: np.errstate(all="raise"),
 }
@@ -87,25 +77,6 @@ def test_numbers_do_not_depend_on_modes(network, around):
     torch.testing.assert_close(dict(module.state_dict()), dict(weights), rtol=0, atol=0)
     # It can be trained, wherever it was made.
     module(torch.zeros(2, X.shape[1], dtype=next(module.parameters()).dtype)).sum().backward()
-
-
-class Told:
-    """A callback that calls a function at the end of each epoch."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
-        self.function(fitted_estimator)
 
 
 # What code of a user's may do in the midst of a fit, with the estimator as it is there.
@@ -148,7 +119,7 @@ def test_users_code_runs_in_users_modes(function, how):
     }.get(how, {})
     estimator = MLPTorchClassifier(**{**FAST, **options})
     if how in ("callback", "lbfgs"):
-        estimator.set_callbacks(Told(called))
+        estimator.set_callbacks(AfterEachEpoch(called))
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

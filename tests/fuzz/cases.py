@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from user_code import InPlace, default_float64
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 
@@ -24,19 +25,6 @@ def plain_net(n_features, n_outputs):
 
 def normed_net(n_features, n_outputs):
     return nn.Sequential(nn.Linear(n_features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, n_outputs))
-
-
-class InPlaceNet(nn.Module):
-    """Works on its input and in a buffer."""
-
-    def __init__(self, n_features, n_outputs):
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(1))
-        self.linear = nn.Linear(n_features, n_outputs)
-
-    def forward(self, x):
-        self.calls += 1
-        return self.linear(x.clamp_(-2, 2))
 
 
 class Mixing(nn.Module):
@@ -102,7 +90,7 @@ COMMON: dict[str, tuple[list[Any], list[Any]]] = {
     "normalization": ([None, None, "layer", "batch"], ["group"]),
     "init": (["glorot_uniform", "he_normal", "torch"], ["xavier", None]),
     "module": (
-        [None, None, None, plain_net, normed_net, InPlaceNet],
+        [None, None, None, plain_net, normed_net, InPlace],
         [3, narrow_net, nn.Linear(2, 2), lambda *_: nn.Flatten()],
     ),
     "weight_decay": ([0.01, 0], [-1, None]),
@@ -219,16 +207,6 @@ def data(draw, estimator, n=None, n_features=None, kind=None):
     weight = draw(st.sampled_from([None, None, "ones", "some"]))
     weights = {None: None, "ones": np.ones(n), "some": rng.random(n) + 0.01}[weight]
     return Data(FORMS[form](X), y, weights)
-
-
-@contextlib.contextmanager
-def default_float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 # What a caller may have around a call.

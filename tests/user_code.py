@@ -1,0 +1,74 @@
+"""What users write around and for a fit: callbacks, modules and blocks, shared by tests."""
+
+import contextlib
+
+import torch
+from torch import nn
+
+
+class Callback:
+    """A callback of scikit-learn's that does nothing."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+
+class AfterEachEpoch(Callback):
+    """Calls a function with the estimator as it is at the end of each epoch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if context.task_name == "epoch":
+            self.function(fitted_estimator)
+
+
+class Raising(Callback):
+    """Raises an error at one of the moments of a fit."""
+
+    def __init__(self, hook, task, error):
+        self.moment, self.error = (hook, task), error
+
+    def _called(self, hook, context):
+        if (hook, context.task_name) == self.moment:
+            raise self.error
+
+    def on_fit_task_begin(self, estimator, context):
+        self._called("begin", context)
+
+    def on_fit_task_end(self, estimator, context):
+        self._called("end", context)
+
+
+class InPlace(nn.Module):
+    """A module that works on its input and counts its calls in a buffer."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+        self.linear = nn.Linear(n_features, n_outputs)
+
+    def forward(self, x):
+        self.calls += 1
+        return self.linear(x.mul_(2))
+
+
+@contextlib.contextmanager
+def default_float64():
+    """Let PyTorch make float64 where nothing else is said."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
