@@ -307,7 +307,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         network = self._network_to_train(architecture, rng, seed, n_rows, reading.device, call)
         fewest_rows = architecture.fewest_rows(network.module, n_train, settings.batch_size)
         attributes = partial(self._attributes, architecture, network.module, reading.objective)
-        table, checks = self._validation(reading, rng, attributes, users)
+        table, checks = _tables(self, reading, rng, attributes, users)
         earlier = self._optimizer_state if call.goes_on and call.one_epoch else {}
         task = FitTask(
             table=table,
@@ -366,29 +366,6 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         scorer = None if self.scoring in (None, "loss") else check_scoring(self, self.scoring)
         scored = _sample_to_score(train, validation, table, y) if scorer else validation
         return Reading(device, architecture, objective, table, to_validate, n_held_out, scorer, scored)
-
-    def _validation(
-        self,
-        reading: Reading,
-        rng: np.random.RandomState | None,
-        attributes: Callable[[State], dict[str, Any]],
-        users: Surroundings,
-    ) -> tuple[Table, Validation | None]:
-        """Return the rows to train on, and those to validate on, if any."""
-        table, checks, scored = reading.table, reading.validation, reading.scored
-        if reading.n_held_out:
-            stratify = self._stratify(table.target)
-            rows, held_out = split_validation(
-                len(table.rows), table.sample_weight, self.validation_fraction, stratify, rng
-            )
-            checks, table = table._replace(rows=held_out), table._replace(rows=rows)
-        if checks is None or reading.scorer is None:
-            return table, None if checks is None else Validation(checks, by_loss=self.scoring == "loss")
-        if reading.n_held_out:
-            scored = Sample(_safe_indexing(scored.X, checks.rows), _safe_indexing(scored.y, checks.rows))
-        weight = None if checks.sample_weight is None else checks.sample_weight[checks.rows]
-        score = _score_of(self, reading.scorer, scored._replace(sample_weight=weight), attributes)
-        return table, Validation(checks, called_in(users, score))
 
     def _validation_table(self, validation: Sample, weigh: Callable[..., np.ndarray | None]) -> Table:
         """Return the rows that a user wants to validate on."""
@@ -524,6 +501,30 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def _tables(
+    estimator: BaseMLPTorch,
+    reading: Reading,
+    rng: np.random.RandomState | None,
+    attributes: Callable[[State], dict[str, Any]],
+    users: Surroundings,
+) -> tuple[Table, Validation | None]:
+    """Return the rows to train on, and those to validate on, if any."""
+    table, checks, scored = reading.table, reading.validation, reading.scored
+    if reading.n_held_out:
+        stratify = estimator._stratify(table.target)
+        rows, held_out = split_validation(
+            len(table.rows), table.sample_weight, estimator.validation_fraction, stratify, rng
+        )
+        checks, table = table._replace(rows=held_out), table._replace(rows=rows)
+    if checks is None or reading.scorer is None:
+        return table, None if checks is None else Validation(checks, by_loss=estimator.scoring == "loss")
+    if reading.n_held_out:
+        scored = Sample(_safe_indexing(scored.X, checks.rows), _safe_indexing(scored.y, checks.rows))
+    weight = None if checks.sample_weight is None else checks.sample_weight[checks.rows]
+    score = _score_of(estimator, reading.scorer, scored._replace(sample_weight=weight), attributes)
+    return table, Validation(checks, called_in(users, score))
 
 
 def _sample_to_score(train: Sample, validation: Sample, table: Table, y: Any) -> Sample:
