@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from ._activations import Activation, activations_of
+from ._alike import difference
 from ._autograd import IN_TRAINING, load, module_layout, pack_module, require_outputs, trained_parameters, unpack_module
 from ._device import over_memory_of
 from ._modes import building
@@ -85,10 +86,12 @@ class Architecture:
         """Raise ValueError unless training can go on with the weights of a fitted network."""
         for name in ("layer_sizes", "normalization", "module"):
             before, asked = fitted.description[name], self.description[name]
-            if before != asked:
+            found = difference(before, asked)
+            if found is not None:
+                described = f": {found}" if repr(before) == repr(asked) or name == "module" else ""
                 raise ValueError(
                     f"warm_start and partial_fit must go on with the network they left, of {name}={before!r}, "
-                    f"got {name}={asked!r}"
+                    f"got {name}={asked!r}{described}"
                 )
 
     @property

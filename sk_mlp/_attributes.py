@@ -6,11 +6,31 @@ the twin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 E = TypeVar("E")
+
+
+class OfProgress:
+    """An attribute that is worked out from an estimator's progress when it is asked for; what is assigned comes first.
+
+    Written out at each call of `partial_fit`, a curve would take longer with each.
+    """
+
+    def __init__(self, value: Callable[[Any], Any]) -> None:
+        self._value = value
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        if estimator is None:
+            return self
+        if "_progress" not in vars(estimator):
+            raise AttributeError(f"{type(estimator).__name__!r} object has no attribute {self._name!r}")
+        return self._value(estimator)
 
 
 def twin_of(estimator: E, **others: Any) -> E:

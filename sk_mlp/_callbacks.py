@@ -12,13 +12,13 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from ._modes import Surroundings
-from ._task import State
+from ._task import FitResult
 
 
 class Callbacks:
     """The callbacks of one fit, called in the user's surroundings.
 
-    `fitted` maps a state to the attributes that make the estimator ready to predict.
+    `fitted` maps what has come of a training to the attributes that make an estimator of it.
     """
 
     def __init__(self, estimator: BaseEstimator, users: Surroundings, X: Any, y: Any, sample_weight: Any) -> None:
@@ -27,27 +27,27 @@ class Callbacks:
         self._values = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._fit = estimator._init_callback_context(max_subtasks=estimator.max_iter)
         self._fit.call_on_fit_task_begin(**self._values)
-        self.fitted: Callable[[State], dict[str, Any]] = lambda state: {}
+        self.fitted: Callable[[FitResult], dict[str, Any]] = lambda result: {}
 
-    def begin_epoch(self, state: Callable[[], State]) -> None:
+    def begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
         """Tell that an epoch begins."""
         self._epoch = self._fit.subcontext(task_name="epoch")
         with self._users.installed():
-            self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(state()))
+            self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(so_far()))
 
-    def end_epoch(self, state: Callable[[], State]) -> bool:
+    def end_epoch(self, so_far: Callable[[], FitResult]) -> bool:
         """Tell that it has ended; return whether a callback wants training to end."""
         with self._users.installed():
             return self._epoch.call_on_fit_task_end(
-                **self._values, reconstruction_attributes=lambda: self.fitted(state())
+                **self._values, reconstruction_attributes=lambda: self.fitted(so_far())
             )
 
-    def end_fit(self, state: State) -> None:
+    def end_fit(self, result: FitResult) -> None:
         """Tell that the fit has ended."""
         with self._users.installed():
-            self._fit.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(state))
+            self._fit.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(result))
 
 
 def callbacks_of(estimator: BaseEstimator, users: Surroundings, X: Any, y: Any, sample_weight: Any) -> Callbacks | None:
     """Return what tells the estimator's callbacks of a fit that begins; None if it has none."""
-    return Callbacks(estimator, users, X, y, sample_weight) if hasattr(estimator, "_skl_callbacks") else None
+    return Callbacks(estimator, users, X, y, sample_weight) if getattr(estimator, "_skl_callbacks", None) else None

@@ -76,7 +76,7 @@ def turns_of(task: FitTask) -> Turns:
     """Return what a network like the task's is to be called in: turns with PyTorch's generators, if it draws."""
     if not task.draws:
         return nullcontext
-    return Randomness(task.seed + len(task.progress.history.loss), task.device).turn
+    return Randomness(task.seed + len(task.progress.history), task.device).turn
 
 
 def layout_of(task: FitTask, k: int) -> Layout:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.base import BaseEstimator, _fit_context, is_regressor
+from sklearn.base import BaseEstimator, is_regressor
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
@@ -21,17 +21,28 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from . import stacking
+from ._alike import alike
 from ._architecture import Architecture, Weights
-from ._attributes import as_it_is, becoming, changes, twin_of
+from ._attributes import OfProgress, as_it_is, becoming, changes, twin_of
 from ._autograd import may_draw
+from ._baseline import doubts
 from ._callbacks import Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
 from ._modes import Surroundings, called_in, own_modes
 from ._network import Kinds, sizes_of
 from ._objective import Objective
 from ._optimizers import resumed
-from ._parameters import CONSTRAINTS, are_allowed, check_representable, check_together, settings_of
+from ._parameters import (
+    CONSTRAINTS,
+    are_allowed,
+    check_representable,
+    check_together,
+    hint_for,
+    settings_of,
+    warn_of_unread,
+)
 from ._prediction import predict_rows, predict_rows_by_module
+from ._targets import labels_for_numpy
 from ._task import FitResult, FitTask, Progress, State, Status, Table, Validation
 from ._validation import (
     accepts_sample_weight,
@@ -44,6 +55,8 @@ from ._validation import (
     split_validation,
     training_data,
 )
+from ._weights import Scaled
+from .exceptions import UntrainedWarning
 
 _WARNINGS: dict[Status, type[Warning]] = {
     Status.MAX_ITER: ConvergenceWarning,
@@ -105,6 +118,8 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     _doc_link_template = "https://github.com/sk-mlp/sk-mlp/blob/main/docs/api.md#{anchor}"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
+    # Public attributes that a network's predictions need besides its weights.
+    _needed: ClassVar[frozenset[str]] = frozenset({"n_features_in_", "n_outputs_", "out_activation_"})
 
     # Parameters, as scikit-learn documents them for its MLPs, and ours.
     hidden_layer_sizes: Any
@@ -131,52 +146,11 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     out_activation_: str
     n_features_in_: int
     n_outputs_: int
+    _has_validation: bool
     _network: dict[str, Any]
     _scoring: Any
     _progress: Progress
     _optimizer_state: Mapping[str, Any]
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-    ) -> Self:
-        """Fit the network to X and y.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays sparse. Cast once to
-            `dtype`; a C-contiguous array of that dtype is used in place.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Class labels or target values; an indicator matrix for multilabel classification.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, not all zero. A weight of 2 counts as the row twice.
-        X_val, y_val : like X and y, default=None
-            Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
-            `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
-        sample_weight_val : array-like of shape (n_val,), default=None
-            Weights of the validation rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
-            left as it was before the call.
-        """
-        call = Call(goes_on=self.warm_start and self._is_fitted())
-        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
 
     @property
     def module_(self) -> nn.Module:
@@ -184,7 +158,8 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
         Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. It lives on the CPU, in
         evaluation mode, and shares the memory of `coefs_`, `intercepts_` and `module_state_`: training it further
-        changes predictions. (Read-only arrays, and assigned ones of another dtype, are copied.)
+        changes predictions. (Read-only arrays, and assigned ones of another dtype, are copied.) Each access makes
+        another module over that same memory. Its `state_dict()` is contiguous, for which weights are copied.
 
         Raises
         ------
@@ -203,6 +178,10 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             )
             return architecture.module(writable, Kinds()).eval()
 
+    loss_curve_ = OfProgress(lambda fitted: fitted._progress.history.loss.tolist())
+    validation_scores_ = OfProgress(lambda fitted: fitted._where_validated("validation_score"))
+    validation_loss_curve_ = OfProgress(lambda fitted: fitted._where_validated("validation_loss"))
+
     @property
     def history_(self) -> dict[str, np.ndarray]:
         """What is known of each epoch, an array `(n_epochs,)` for each quantity.
@@ -216,7 +195,11 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             Before `fit`.
         """
         check_is_fitted(self)
-        return self._progress.history.arrays()
+        return getattr(self, "_progress", Progress()).history.arrays()
+
+    def _where_validated(self, name: str) -> list[float] | None:
+        """Return what the last fit knows of the epochs that had rows to validate on; None if it had none."""
+        return self._progress.history.where_scored(name) if self._has_validation else None
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
         """Return what completes the documentation link in the HTML representation."""
@@ -234,9 +217,9 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _objective(self) -> Objective:
         """Return the objective of the task that y has set."""
 
-    def _weighing(self, target: np.ndarray, weight: np.ndarray | None, call: Call) -> Callable[..., Any]:
+    def _weighing(self, target: np.ndarray, weight: np.ndarray | None, call: Call) -> Callable[..., Scaled | None]:
         """Return what maps a target and its rows' weights to the weights that count."""
-        return lambda target, weight: weight
+        return lambda target, weight: None if weight is None else Scaled.of(weight)
 
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         """Return what the validation split keeps the shares of, if anything."""
@@ -246,14 +229,17 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _precision(self) -> Precision:
         return PRECISIONS[self.dtype]
 
-    def _is_fitted(self) -> bool:
-        """Tell whether there is a network to go on with."""
-        return hasattr(self, "out_activation_")
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is a network to predict and to go on with, fitted or made by setting public attributes."""
+        own = vars(self).keys()
+        of_layers = {"coefs_", "intercepts_"} if self.module is None else {"module_state_"}
+        return own >= self._needed and ("_network" in own or own >= of_layers)
 
     def _validate_params(self) -> None:
         """Raise scikit-learn's error for the first parameter with a value that it may not have."""
         if not are_allowed(self, self._parameter_constraints):
-            super()._validate_params()
+            with hint_for(self):
+                super()._validate_params()
 
     def _check_what_predictions_read(self) -> None:
         """Raise the same for the parameters that predictions read: `set_params` may have changed them since the fit."""
@@ -271,16 +257,17 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             twin = twin_of(self)
             task, attributes = twin._task(train, validation, call, callbacks, users)
             if callbacks is not None:
-                described = changes(before, twin)
-                callbacks.fitted = lambda state: {**described, **attributes(state)}
+                callbacks.fitted = partial(_attributes_so_far, twin, before, task, attributes)
             result = stacking.run(task)
+            if not result.is_finite:
+                raise ValueError(Status.DIVERGED.message(task.settings))
             twin._record(task, result, attributes)
             with becoming(self, twin, before):
                 if callbacks is not None:
-                    callbacks.end_fit(result.state)
-                if result.status in _WARNINGS:
+                    callbacks.end_fit(result)
+                for category, message in _warnings_of(self, task, result):
                     # Past _fit, fit and scikit-learn's wrapper around it, to the line of the user.
-                    warnings.warn(result.message, _WARNINGS[result.status], stacklevel=4)
+                    warnings.warn(message, category, stacklevel=4)
         return self
 
     def _task(
@@ -299,7 +286,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         reading = self._reading(train, validation, call)
         architecture, n_rows = reading.architecture, len(reading.table.rows)
         n_train = n_rows - reading.n_held_out
-        settings = settings_of(self, n_train, users)
+        settings = settings_of(self, n_train, reading.table.exponent, users)
         is_drawn_from = not call.goes_on or architecture.is_random or n_rows > n_train or n_train > settings.batch_size
         rng = generator_for(self.random_state, is_drawn_from=is_drawn_from)
         # From a copy: nothing is drawn that scikit-learn does not draw.
@@ -308,7 +295,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         fewest_rows = architecture.fewest_rows(network.module, n_train, settings.batch_size)
         attributes = partial(self._attributes, architecture, network.module, reading.objective)
         table, checks = _tables(self, reading, rng, attributes, users)
-        earlier = self._optimizer_state if call.goes_on and call.one_epoch else {}
+        earlier = getattr(self, "_optimizer_state", {}) if call.goes_on and call.one_epoch else {}
         task = FitTask(
             table=table,
             validation=checks,
@@ -326,7 +313,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             draws=network.module is not None and may_draw(network.module),
             fewest_rows=fewest_rows,
             one_epoch=call.one_epoch,
-            progress=self._earlier_progress(call),
+            progress=self._earlier_progress(call, reading.objective),
             optimizer_state=resumed(earlier, settings, architecture.layout(network.module)) if earlier else {},
             watch=callbacks,
         )
@@ -338,8 +325,9 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _read(self, sample: Sample, reset: bool) -> tuple[Any, Any, np.ndarray | None]:
         """Return validated X, y and weights."""
-        dtype = self._precision.array
-        return training_data(self, *sample, dtype=dtype, reset=reset, y_numeric=is_regressor(self))
+        has_numbers = is_regressor(self)
+        sample = sample if has_numbers else sample._replace(y=labels_for_numpy(sample.y))
+        return training_data(self, *sample, dtype=self._precision.array, reset=reset, y_numeric=has_numbers)
 
     def _reading(self, train: Sample, validation: Sample, call: Call) -> Reading:
         """Read parameters and data; raise ValueError for what breaks a rule."""
@@ -361,23 +349,24 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         layer_sizes = (X.shape[1], *widths, self.n_outputs_ * objective.n_raw)
         architecture = Architecture(self._description(layer_sizes), self.init)
         architecture.check()
-        table = Table(stacking.held(X, train.X), target, weigh(target, weight), np.arange(len(target)))
+        table = _table(stacking.held(X, train.X), target, weigh(target, weight))
         to_validate = None if validation.X is None else self._validation_table(validation, weigh)
         scorer = None if self.scoring in (None, "loss") else check_scoring(self, self.scoring)
         scored = _sample_to_score(train, validation, table, y) if scorer else validation
+        warn_of_unread(self, has_validation=validation.X is not None, one_epoch=call.one_epoch)
         return Reading(device, architecture, objective, table, to_validate, n_held_out, scorer, scored)
 
-    def _validation_table(self, validation: Sample, weigh: Callable[..., np.ndarray | None]) -> Table:
+    def _validation_table(self, validation: Sample, weigh: Callable[..., Scaled | None]) -> Table:
         """Return the rows that a user wants to validate on."""
         try:
             X, y, weight = self._read(validation, reset=False)
             target = self._encode(y)
         except ValueError as error:
             raise ValueError(f"in X_val, y_val or sample_weight_val: {error}") from error
-        weight = weigh(target, weight)
-        if weight is not None and not weight.any():
+        weights = weigh(target, weight)
+        if weights is not None and not weights.values.any():
             raise ValueError("X_val must have rows with a weight above 0, times class_weight, got only zeros")
-        return Table(stacking.held(X, validation.X), target, weight, np.arange(len(target)))
+        return _table(stacking.held(X, validation.X), target, weights)
 
     def _description(self, layer_sizes: tuple[int, ...]) -> dict[str, Any]:
         """Return what describes the network that the parameters ask for."""
@@ -412,12 +401,24 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             return self._precision
         return precision_for(self.dtype, device, n_rows, n_parameters)
 
-    def _earlier_progress(self, call: Call) -> Progress:
+    def _earlier_progress(self, call: Call, objective: Objective) -> Progress:
         """Return the progress to go on from; a warm start takes a new optimizer, and with it the initial rate."""
-        if not call.goes_on:
+        if not call.goes_on or not hasattr(self, "_progress"):
             return Progress()
-        progress = self._progress if self.scoring == self._scoring else self._progress.fresh_score()
+        is_same_score = alike(self._scored_by(objective), self._scoring)
+        progress = self._progress if is_same_score else self._progress.fresh_score()
         return progress if call.one_epoch else progress.fresh_rate()
+
+    def _goes_by_loss(self, objective: Objective) -> bool:
+        """Whether the validation score is minus the validation loss."""
+        return isinstance(self.scoring, str | None) and (self.scoring or objective.scoring) == "loss"
+
+    def _scored_by(self, objective: Objective) -> Any:
+        """Return what makes validation scores ones that can be compared: the scorer, or parameters of the loss."""
+        if not self._goes_by_loss(objective):
+            return self.scoring
+        names = ("loss", "quantile", "huber_delta", "label_smoothing")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def _current_weights(self, architecture: Architecture) -> Weights:
         """Return the fitted weights, if they are of the network asked for."""
@@ -442,54 +443,62 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _record(self, task: FitTask, result: FitResult, attributes: Callable[[State], dict[str, Any]]) -> None:
         """Set the fitted attributes, plain NumPy and Python values."""
-        if not result.is_finite:
-            raise ValueError(Status.DIVERGED.message(task.settings))
         for name in ("coefs_", "intercepts_", "n_layers_", "module_state_"):
             self.__dict__.pop(name, None)  # of another kind of network
+        for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
+            self.__dict__.pop(name, None)  # assigned by a user
         self.__dict__.update(attributes(result.state))
         self.n_iter_, self.loss_ = result.n_iter, result.loss
         progress = self._progress = result.progress
         self._optimizer_state = result.optimizer_state
-        self._scoring = self.scoring
-        self.t_, self.loss_curve_ = progress.t, list(progress.history.loss)
-        scored = task.validation is not None
+        self._scoring = self._scored_by(task.objective)
+        self.t_ = progress.t
+        scored = self._has_validation = task.validation is not None
         self.best_loss_ = None if scored and self.early_stopping else progress.best_loss
-        self.validation_scores_ = progress.validation_scores if scored else None
-        self.validation_loss_curve_ = progress.validation_losses if scored else None
         self.best_validation_score_ = progress.best_score if scored else None
 
     def _predict_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Return `finish(raw)` for all rows of X; see `predict_rows`."""
-        if not self._is_fitted():
+        if not self.__sklearn_is_fitted__():
             check_is_fitted(self)  # raises; what it asks first takes a tenth of a prediction of one row
         self._check_what_predictions_read()
         with own_modes():
-            X = prediction_data(self, X)
-            architecture, weights = self._fitted_architecture(), self._weights()
-            n_parameters = sum(array.size for array in (*weights.coefs, *weights.intercepts, *weights.rest.values()))
-            device = resolve_device(self.device, self.dtype)
-            precision = self._precision_for(architecture, device, X.shape[0], n_parameters)
-            if not architecture.has_closed_form:
-                module = architecture.predicting_module(weights)
-                return predict_rows_by_module(X, module, precision, device, finish)
-            activations = architecture.activations
-            return predict_rows(X, weights.coefs, weights.intercepts, activations, precision, device, finish)
+            return self._predict_checked_rows(prediction_data(self, X), finish)
+
+    def _predict_checked_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Return the same for rows that have been checked."""
+        architecture, weights = self._fitted_architecture(), self._weights()
+        n_parameters = sum(array.size for array in (*weights.coefs, *weights.intercepts, *weights.rest.values()))
+        device = resolve_device(self.device, self.dtype)
+        precision = self._precision_for(architecture, device, X.shape[0], n_parameters)
+        if not architecture.has_closed_form:
+            module = architecture.predicting_module(weights)
+            return predict_rows_by_module(X, module, precision, device, finish)
+        activations = architecture.activations
+        return predict_rows(X, weights.coefs, weights.intercepts, activations, precision, device, finish)
 
     def _fitted_sizes(self) -> tuple[int, ...]:
         """Return the layer sizes of the network as it is, whoever has assigned its coefs."""
-        fitted: tuple[int, ...] = self._network["layer_sizes"]
-        if self._network["module"] is not None:
+        description = self._fitted_description()
+        fitted: tuple[int, ...] = description["layer_sizes"]
+        if description["module"] is not None:
             return fitted
         return sizes_of(self.coefs_, self.intercepts_, self.n_features_in_, fitted[-1])
 
+    def _fitted_description(self) -> dict[str, Any]:
+        """Return what describes the network; for attributes that were set by hand, that is what the parameters say."""
+        if "_network" in vars(self):
+            return self._network
+        return self._description((self.n_features_in_, self.n_outputs_ * self._objective().n_raw))
+
     def _fitted_architecture(self) -> Architecture:
         """Return the network that was fitted, whatever parameters were set since."""
-        return Architecture({**self._network, "layer_sizes": self._fitted_sizes()})
+        return Architecture({**self._fitted_description(), "layer_sizes": self._fitted_sizes()})
 
     def _weights(self) -> Weights:
         """Return the fitted weights, as arrays that PyTorch takes even where a user has assigned others."""
         dtype = self._precision.array
-        built = self._network["module"] is None
+        built = self._fitted_description()["module"] is None
         return Weights(
             [np.ascontiguousarray(coef, dtype) for coef in self.coefs_] if built else [],
             [np.ascontiguousarray(intercept, dtype) for intercept in self.intercepts_] if built else [],
@@ -501,6 +510,39 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def _attributes_so_far(
+    twin: BaseMLPTorch,
+    before: dict[str, Any],
+    task: FitTask,
+    attributes: Callable[[State], dict[str, Any]],
+    result: FitResult,
+) -> dict[str, Any]:
+    """Return what to set on an estimator that was `before`, to have what has come of a twin's fit so far.
+
+    It tells no callbacks of fits of its own.
+    """
+    fitted = twin_of(twin)
+    fitted._record(task, result, attributes)
+    return {**changes(before, fitted), "_skl_callbacks": []}
+
+
+def _warnings_of(fitted: BaseMLPTorch, task: FitTask, result: FitResult) -> Iterator[tuple[type[Warning], str]]:
+    """Yield what a user should know of how a fit has ended."""
+    if result.status in _WARNINGS:
+        yield _WARNINGS[result.status], result.message
+    module = None if fitted.module is not None else lambda: fitted.module_
+    names = getattr(fitted, "feature_names_in_", ())
+    doubt = doubts(task, result, lambda X: fitted._predict_checked_rows(X, lambda raw: raw), module, names)
+    if doubt is not None:
+        yield UntrainedWarning, doubt
+
+
+def _table(X: Any, target: np.ndarray, weight: Scaled | None) -> Table:
+    """Return a table of all the rows."""
+    values, exponent = (None, 0) if weight is None else weight
+    return Table(X, target, values, np.arange(len(target)), exponent)
 
 
 def _tables(
@@ -519,11 +561,12 @@ def _tables(
         )
         checks, table = table._replace(rows=held_out), table._replace(rows=rows)
     if checks is None or reading.scorer is None:
-        return table, None if checks is None else Validation(checks, by_loss=estimator.scoring == "loss")
+        by_loss = estimator._goes_by_loss(reading.objective)
+        return table, None if checks is None else Validation(checks, by_loss=by_loss)
     if reading.n_held_out:
         scored = Sample(_safe_indexing(scored.X, checks.rows), _safe_indexing(scored.y, checks.rows))
-    weight = None if checks.sample_weight is None else checks.sample_weight[checks.rows]
-    score = _score_of(estimator, reading.scorer, scored._replace(sample_weight=weight), attributes)
+    scored = scored._replace(sample_weight=checks.users_weight)
+    score = _score_of(estimator, reading.scorer, scored, attributes)
     return table, Validation(checks, called_in(users, score))
 
 

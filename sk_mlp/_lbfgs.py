@@ -29,8 +29,9 @@ from ._engine import (
     turns_of,
     work,
 )
+from ._history import Epoch
 from ._modes import threads_for
-from ._task import Epoch, FitResult, FitTask, State, Status, Watch
+from ._task import FitResult, FitTask, Status, Watch
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
 # one took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.
@@ -122,16 +123,29 @@ class _Search:
             message = status.message(settings) if found.status == 0 else _explain(found, n_iter, settings.max_iter)
         if self._status is not None:
             status, message = self._status, self._status.message(settings)
+        self._print(is_last=True)
+        return self._result(status, message, n_iter, loss)
+
+    def _so_far(self) -> FitResult:
+        """Return the result of a search that goes on."""
+        return self._result(None, "", len(self._epochs), self._epochs[-1].loss if self._epochs else np.nan)
+
+    def _result(self, status: Status | None, message: str, n_iter: int, loss: float) -> FitResult:
+        """Return what has come of the task: the last accepted iterate, and all iterations."""
         history = self._task.progress.history.extended(self._epochs)
-        best_loss = min(history.loss, default=loss)
+        best_loss = float(history.loss.min()) if len(history) else loss
         progress = self._task.progress._replace(history=history, best_loss=best_loss, no_improvement=0)
-        state = self._state()
-        is_finite = state.is_finite and stay_finite(buffers(self._task), self._first)
+        snapshot = Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task))
+        state = snapshot.state(self._task.precision)
+        is_finite = state.is_finite and stay_finite(snapshot.buffers, self._first)
         return FitResult(state, is_finite, status, message, n_iter, loss, progress, {})
 
-    def _state(self) -> State:
-        """Return the last accepted iterate."""
-        return Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task)).state(self._task.precision)
+    def _print(self, *, is_last: bool = False) -> None:
+        """Print the last iteration, as far as the user wants to hear of it."""
+        if self._epochs and self._task.settings.verbose:
+            verbose, seconds = self._task.settings.verbose, self._last - self._started
+            for line in self._epochs[-1].lines(verbose, len(self._epochs), seconds, is_last=is_last):
+                self._task.say(line)
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
         """Note an iteration's outcome, and end the search if it is time or a callback asks for it."""
@@ -141,8 +155,7 @@ class _Search:
         now = perf_counter()
         self._epochs.append(Epoch(loss, gradient_norm=norm, seconds=now - self._last))
         self._last = now
-        for line in self._epochs[-1].lines(settings.verbose, len(self._epochs), now - self._started):
-            self._task.say(line)
+        self._print()
         if watch is not None and self._told_of_end(watch):
             self._status = Status.STOPPED
         elif settings.max_time is not None and now - self._started > settings.max_time:
@@ -153,7 +166,7 @@ class _Search:
     def _told_of_end(self, watch: Watch) -> bool:
         """Return whether who watches wants the search to end; a StopIteration of theirs is not SciPy's signal."""
         try:
-            return watch.end_epoch(self._state)
+            return watch.end_epoch(self._so_far)
         except StopIteration as error:
             self._error = error
             return False
@@ -161,7 +174,7 @@ class _Search:
     def _value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the penalised mean loss and its gradient, both float64, summed over chunks of rows."""
         if self._task.watch is not None and self._n_begun == len(self._epochs):
-            self._task.watch.begin_epoch(self._state)  # the first evaluation of an iteration
+            self._task.watch.begin_epoch(self._so_far)  # the first evaluation of an iteration
             self._n_begun += 1
         self._parameters.copy_(torch.from_numpy(x))
         self._total_gradient.zero_()

@@ -9,7 +9,7 @@ without a copy. For k = 1 packed and flat are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import prod, sqrt
@@ -238,4 +238,14 @@ def _linear(coef: Tensor, intercept: Tensor) -> nn.Linear:
     fan_in, fan_out = coef.shape
     linear = nn.Linear(fan_in, fan_out, device="meta")
     linear.weight, linear.bias = nn.Parameter(coef.T), nn.Parameter(intercept)
+    linear.register_state_dict_post_hook(_with_contiguous_weight)
     return linear
+
+
+def _with_contiguous_weight(
+    linear: nn.Module, state: MutableMapping[str, Tensor], prefix: str, local_metadata: object
+) -> None:
+    """Copy a weight that lies transposed in memory: safetensors and others take no such views."""
+    weight = state[f"{prefix}weight"]
+    if not isinstance(weight, nn.Parameter):  # those are given out to whom `keep_vars`
+        state[f"{prefix}weight"] = weight.contiguous()

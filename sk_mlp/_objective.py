@@ -23,12 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._alike import alike
 from ._modes import callers_threads
 
 # Above this argument softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
 _SOFTPLUS_LINEAR = 40.0
 _TAIL = 20.0  # logit from which the sigmoid gives way to a slower tail
 _RARE = 350.0  # minus the log-probability from which exp does
+_LEAST_SHARE = 1e-12  # of a class, or a mean, in the loss of a constant prediction
+_HALVINGS = 50  # of the range of a target; what is left is nothing beside it
 _LOG_LEAST_VARIANCE = log(1e-12)  # keeps a Gaussian likelihood bounded where a prediction is exact
 
 
@@ -55,10 +58,25 @@ def average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
     return (values * weight).sum(-1) / weight.sum(-1)
 
 
+def _means(values: Tensor, sample_weight: Tensor) -> Tensor:
+    """Return weighted means over the rows, `(1, n_outputs, 1)`."""
+    return average(values, sample_weight).unsqueeze(-1)
+
+
+def _quantiles(target: Tensor, sample_weight: Tensor, quantile: float) -> Tensor:
+    """Return weighted quantiles over the rows, `(1, n_outputs, 1)`: the first value that this share is not above."""
+    ordered, index = target.sort(-1)
+    reached = sample_weight[index].cumsum(-1)
+    first = (reached < quantile * reached[..., -1:]).sum(-1, keepdim=True)
+    return ordered.gather(-1, first.clamp_max(target.shape[-1] - 1))
+
+
 class Objective(ABC):
     """The loss of one task, in raw space. Objectives of one class and the same parameters are equal."""
 
     n_raw: ClassVar[int] = 1  # raw predictions for each output
+    # What early stopping goes by if a user says nothing: scikit-learn's score where its MLP has the loss.
+    scoring: ClassVar[str] = "loss"
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -79,6 +97,19 @@ class Objective(ABC):
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Map raw predictions to probabilities or expected values, same shape."""
 
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor | None:
+        """Return the raw prediction `(1, n_raw, 1)` of least loss among those equal for all rows.
+
+        For float64 targets `(1, n_outputs, n)`, or class indices, and weights `(n,)`. None where it is not known.
+        """
+        return None
+
+    def mean_loss(self, raw: Tensor, target: Tensor, sample_weight: Tensor) -> float:
+        """Return the weighted mean loss of one network's raw predictions, which may be overwritten."""
+        losses = raw.new_empty(1, raw.shape[-1])
+        self.loss_and_gradient(raw, target, losses, torch.empty_like(raw))
+        return average(losses, sample_weight).item()
+
     @abstractmethod
     def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Score each member `(k,)`, more is better; NaN where a regression prediction is not finite."""
@@ -86,6 +117,8 @@ class Objective(ABC):
 
 class Classification(Objective):
     """Scored by accuracy; `label_smoothing` is the share of a target that is spread over all classes."""
+
+    scoring = "accuracy"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -122,6 +155,10 @@ class BinaryCrossEntropy(Classification):
         if smoothed is not None:
             losses.sub_(smoothed)
             gradient.add_(target, alpha=self.label_smoothing).sub_(self.label_smoothing / 2)
+
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        share = _means(target, sample_weight)
+        return (share * (1 - self.label_smoothing) + self.label_smoothing / 2).logit(_LEAST_SHARE)
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the sigmoid, kept above 0 in the order of the logits."""
@@ -178,6 +215,11 @@ class CrossEntropy(Classification):
         if self.label_smoothing:
             gradient.sub_(self.label_smoothing / raw.shape[1])
 
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        counts = torch.bincount(target[0, 0], sample_weight, minlength=n_raw)
+        shares = counts / counts.sum() * (1 - self.label_smoothing) + self.label_smoothing / n_raw
+        return shares.clamp_min(_LEAST_SHARE).log().view(1, -1, 1)
+
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the softmax, kept above 0 in the order of the logits."""
         return _exp_above_zero(torch.log_softmax(raw, 1))
@@ -219,12 +261,20 @@ class _OnLogarithms(_Regression):
 
     out_activation = "exp"
 
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        return _means(target, sample_weight).clamp_min(_LEAST_SHARE).log()
+
     def inverse_link(self, raw: Tensor) -> Tensor:
         return raw.exp()
 
 
 class SquaredError(_OnValues):
     """Half the squared error, `loss = mean((y - z)**2) / 2` over outputs."""
+
+    scoring = "r2"
+
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        return _means(target, sample_weight)
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.sub(raw, target, out=gradient)
@@ -235,6 +285,8 @@ class SquaredError(_OnValues):
 
 class PoissonDeviance(_OnLogarithms):
     """Half the Poisson deviance with a log link, `loss = y log(y) - y z - y + exp(z)`."""
+
+    scoring = "r2"
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.exp(raw, out=gradient)
@@ -258,6 +310,9 @@ class GammaDeviance(_OnLogarithms):
 class AbsoluteError(_OnValues):
     """The absolute error, `loss = |y - z|`; its optimum is the median."""
 
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        return _quantiles(target, sample_weight, 0.5)
+
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.sub(raw, target, out=gradient)
         torch.abs(gradient, out=raw)
@@ -274,6 +329,9 @@ class PinballLoss(_OnValues):
     def __init__(self, quantile: float) -> None:
         self.quantile = quantile
 
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        return _quantiles(target, sample_weight, self.quantile)
+
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         raw.sub_(target)
         torch.sign(raw, out=gradient)
@@ -286,6 +344,14 @@ class HuberLoss(_OnValues):
 
     def __init__(self, delta: float) -> None:
         self.delta = delta
+
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        low, high = target.amin(-1, keepdim=True), target.amax(-1, keepdim=True)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            pull = ((target - middle).clamp(-self.delta, self.delta) * sample_weight).sum(-1, keepdim=True)
+            low, high = torch.where(pull > 0, middle, low), torch.where(pull > 0, high, middle)
+        return (low + high) / 2
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         raw.sub_(target)
@@ -314,6 +380,11 @@ class GaussianLikelihood(_Regression):
         torch.sub(0.5, surprise, alpha=0.5, out=variance_slope)
         variance_slope.mul_((log_variance - log_v).exp())  # d log(v) / ds
 
+    def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
+        mean = _means(target, sample_weight)
+        variance = _means((target - mean).square(), sample_weight)
+        return torch.cat([mean, variance.clamp_min(_LEAST_SHARE).log()], 1)
+
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the means."""
         return raw.chunk(2, 1)[0]
@@ -340,10 +411,10 @@ class CustomLoss(Objective):
         self.function, self.task = function, task
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CustomLoss) and (self.function is other.function) and self.task == other.task
+        return isinstance(other, CustomLoss) and self.task == other.task and alike(self.function, other.function)
 
     def __hash__(self) -> int:
-        return hash((id(self.function), self.task))  # a function of a user's need not be hashable
+        return hash((CustomLoss, self.task))  # a function of a user's need not be hashable
 
     @property
     def out_activation(self) -> str:

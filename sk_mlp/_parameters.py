@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions, make_constraint
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    make_constraint,
+)
 from torch import nn
 
 from ._activations import ACTIVATIONS
@@ -22,6 +30,7 @@ from ._network import INITIALISATIONS
 from ._optimizers import require_usable
 from ._schedules import SCHEDULES
 from ._task import Settings
+from ._weights import penalty_for
 
 
 class _OptimizerClass(HasMethods):
@@ -160,9 +169,62 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
         raise ValueError(f"module must build the whole network itself, got {changed} besides")
 
 
-def settings_of(estimator: BaseEstimator, n_train: int, users: Surroundings) -> Settings:
-    """Return the parameters that training reads, for `n_train` rows; a user's schedule runs in their surroundings."""
+@contextmanager
+def hint_for(estimator: BaseEstimator) -> Iterator[None]:
+    """Add to scikit-learn's error what a user has probably meant."""
+    try:
+        yield
+    except InvalidParameterError as error:
+        rate = estimator.learning_rate
+        if not isinstance(rate, Real) or isinstance(rate, bool) or "'learning_rate'" not in str(error):
+            raise
+        hint = f"learning_rate names a schedule; did you mean learning_rate_init={rate!r}?"
+        raise InvalidParameterError(f"{error} {hint}") from None
+
+
+class _Reader(NamedTuple):
+    """When a parameter of ours has an effect, and how to say so."""
+
+    default: Any
+    is_read: Callable[[Any, bool], bool]  # by an estimator, with rows to validate on or without
+    rule: str
+
+
+# Parameters that scikit-learn's MLP lacks: who sets one expects an effect. Its own are ignored in silence, as there.
+_READERS = {
+    "quantile": _Reader(0.5, lambda e, _: _is(e.loss, "quantile"), "loss='quantile'"),
+    "huber_delta": _Reader(1.0, lambda e, _: _is(e.loss, "huber"), "loss='huber'"),
+    "weight_decay": _Reader(0.01, lambda e, _: _is(e.solver, "adamw"), "solver='adamw'"),
+    "scoring": _Reader(None, lambda e, validates: validates, "rows to validate on: early_stopping=True or X_val"),
+    "warmup_epochs": _Reader(0, lambda e, _: not _is(e.solver, "lbfgs"), "a solver that works in epochs"),
+    "max_grad_norm": _Reader(None, lambda e, _: not _is(e.solver, "lbfgs"), "a solver that works in epochs"),
+}
+
+
+def _is(value: Any, name: str) -> bool:
+    """Tell a parameter that is that name; arrays and functions are not."""
+    return isinstance(value, str) and value == name
+
+
+def warn_of_unread(estimator: BaseEstimator, *, has_validation: bool, one_epoch: bool) -> None:
+    """Warn of parameters that were set and that nothing will read."""
+    validates = has_validation or (estimator.early_stopping and not _is(estimator.solver, "lbfgs"))
+    for name, (default, is_read, rule) in _READERS.items():
+        value = getattr(estimator, name, default)
+        if value is default or value == default or is_read(estimator, validates):
+            continue
+        if name == "scoring" and one_epoch:
+            continue  # one call may have rows to validate on, and the next one none
+        warnings.warn(f"{name}={value!r} has no effect without {rule}", UserWarning, stacklevel=7)  # the user's line
+
+
+def settings_of(estimator: BaseEstimator, n_train: int, exponent: int, users: Surroundings) -> Settings:
+    """Return the parameters that training reads, for `n_train` rows with weights in units of `2**exponent`.
+
+    A user's schedule runs in their surroundings.
+    """
     values = {f.name: getattr(estimator, f.name) for f in fields(Settings)}
+    values["alpha"] = penalty_for(estimator.alpha, exponent, PRECISIONS[estimator.dtype].array)
     values["solver_kwargs"] = dict(estimator.solver_kwargs or {})  # a fit may wait while the caller changes its own
     if callable(estimator.learning_rate):
         values["learning_rate"] = called_in(users, estimator.learning_rate)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._task import Epoch, Progress, Settings
+from ._history import Epoch
+from ._task import Progress, Settings
 
 
 def observe(progress: Progress, settings: Settings, epoch: Epoch, n_rows: int) -> Progress:

@@ -11,18 +11,23 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from ._weights import Scaled
+
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
+_LARGE = 2**53  # from here on a float64 does not hold every integer
+
 
 @dataclass(frozen=True)
 class LabelCodec:
     """Class labels and what the network sees of them.
 
-    `kind` is "binary" (one class counts as such), "multiclass" or "multilabel". `sparse` multilabel predictions come
-    back as CSR, as the labels came.
+    `kind` is "binary" (one class counts as such), "multiclass" or "multilabel". Multilabel predictions come back in the
+    `container` that the labels came in: "dense", or the CSR "array" or "matrix".
     """
 
     kind: str
     classes: np.ndarray
-    sparse: bool = False
+    container: str = "dense"
 
     @classmethod
     def of(cls, y: Any, classes: np.ndarray | None = None) -> LabelCodec:
@@ -31,9 +36,31 @@ class LabelCodec:
             labels = np.arange(y.shape[1])
             if classes is not None and not np.array_equal(classes, labels):
                 raise ValueError(f"classes must be {labels} for an indicator of {len(labels)} labels, got {classes}")
-            return cls("multilabel", labels, sp.issparse(y))
+            container = "matrix" if sp.isspmatrix(y) else "array" if sp.issparse(y) else "dense"
+            return cls("multilabel", labels, container)
         classes = np.unique(y) if classes is None else classes
         return cls("multiclass" if len(classes) > 2 else "binary", classes)
+
+    @classmethod
+    def of_attributes(cls, classes: np.ndarray, out_activation: str, n_outputs: int) -> LabelCodec:
+        """Return the codec that a classifier's public attributes describe.
+
+        Raises ValueError for ones that do not belong together.
+        """
+        of_sigmoids = "binary" if n_outputs == 1 else "multilabel"
+        kind = "multiclass" if out_activation == "softmax" else of_sigmoids
+        codec = cls(kind, classes)
+        if out_activation not in ("softmax", "logistic") or codec.n_outputs != n_outputs or codec.has_too_many_classes:
+            raise ValueError(
+                f"classes_, out_activation_ and n_outputs_ must belong together, got {len(classes)} classes, "
+                f"{out_activation!r} and {n_outputs} output(s)"
+            )
+        return codec
+
+    @property
+    def has_too_many_classes(self) -> bool:
+        """Whether one output would have to tell more than two classes apart."""
+        return self.kind == "binary" and len(self.classes) > 2
 
     @property
     def n_outputs(self) -> int:
@@ -47,11 +74,10 @@ class LabelCodec:
         """
         if self.kind == "multilabel" or _is_indicator(y):
             return self._encode_indicator(y, dtype)
-        index = np.minimum(np.searchsorted(self.classes, y), len(self.classes) - 1)
-        unseen = self.classes[index] != y
-        if unseen.any():
+        index, is_known = self._index_of(y)
+        if not is_known.all():
             raise ValueError(
-                f"y must hold labels in classes_ only, got {np.unique(y[unseen])}; classes_ is {self.classes}"
+                f"y must hold labels in classes_ only, got {np.unique(y[~is_known])}; classes_ is {self.classes}"
             )
         if self.kind == "binary":
             return index.astype(dtype)[:, None]
@@ -60,22 +86,41 @@ class LabelCodec:
     def decode(self, choice: np.ndarray) -> Any:
         """Return labels `(n,)`, or the indicator `(n, n_labels)`, for what `encode` would give, `(n, n_outputs)`."""
         if self.kind == "multilabel":
-            return sp.csr_array(choice) if self.sparse else choice
+            return {"dense": np.asarray, "array": sp.csr_array, "matrix": sp.csr_matrix}[self.container](choice)
         # A single class is predicted whatever the network says.
         return self.classes[np.minimum(choice[:, 0], len(self.classes) - 1)]
 
     def require_same(self, y: Any, classes: np.ndarray | None, *, all_present: bool) -> None:
-        """Raise ValueError if later labels do not fit: other classes listed, or not `all_present` in `y`.
+        """Raise ValueError if later labels do not fit: other classes listed, or other ones in `y` than `all_present`.
 
-        Unseen labels are for `encode` to find.
+        Where they need not all be there, unseen labels are for `encode` to find.
         """
-        if classes is not None and not np.array_equal(classes, self.classes):
+        if classes is not None and classes.tolist() != self.classes.tolist():  # of Python's numbers, which are exact
             raise ValueError(f"classes must stay the same in all calls of partial_fit, {self.classes}, got {classes}")
-        if all_present and not _is_indicator(y) and len(np.unique(y)) < len(self.classes):
+        if all_present and self.kind != "multilabel" and not _is_indicator(y) and not self._are_all_in(y):
             raise ValueError(
                 f"y must have the same classes as in the previous fit for warm_start, {self.classes}, "
                 f"got {np.unique(y)}"
             )
+
+    def _are_all_in(self, y: np.ndarray) -> bool:
+        """Whether labels are of all classes and of no others."""
+        index, is_known = self._index_of(y)
+        return bool(is_known.all()) and len(np.unique(index)) == len(self.classes)
+
+    def _index_of(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class of each label, `(n,)`, and whether it is among the classes at all.
+
+        Numbers of different types are compared as Python compares them: NumPy would make float64 of them, and from
+        2**53 on merge some.
+        """
+        if self.classes.dtype.kind == y.dtype.kind:
+            index = np.minimum(np.searchsorted(self.classes, y), len(self.classes) - 1)
+            return index, self.classes[index] == y
+        values, inverse = np.unique(y, return_inverse=True)
+        places = {label: i for i, label in enumerate(self.classes.tolist())}
+        index = np.array([places.get(label, -1) for label in values.tolist()])[inverse]
+        return index, index >= 0
 
     def _encode_indicator(self, y: Any, dtype: np.dtype) -> np.ndarray:
         """Return a dense indicator of `dtype`."""
@@ -125,23 +170,26 @@ def class_weights(
 def _class_weight(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     """Return weights `(n_classes,)` for class indices `y`."""
     if class_weight == "balanced":
-        counts = np.bincount(y, weight, minlength=len(classes)).astype(float)
+        shares = None if weight is None else Scaled.of(weight).values
+        counts = np.bincount(y, shares, minlength=len(classes)).astype(float)
         return np.divide(counts.sum(), np.count_nonzero(counts) * counts, out=np.zeros_like(counts), where=counts > 0)
-    unknown = [label for label in class_weight if label not in classes]
-    if unknown and any(label not in class_weight for label in classes.tolist()):
+    labels = classes.tolist()  # Python's numbers, which compare exactly
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown and any(label not in class_weight for label in labels):
         # As scikit-learn has it: a search may leave classes out of a fold, a misspelling leaves one without a weight.
         raise ValueError(f"class_weight must name classes in {classes} only, or all of them, got {unknown}")
-    weights = [class_weight.get(label, 1.0) for label in classes.tolist()]
+    weights = [class_weight.get(label, 1.0) for label in labels]
     if not all(isinstance(value, Real) and 0 <= float(value) < np.inf for value in weights):
         raise ValueError(f"class_weight must be non-negative numbers, got {class_weight!r}")
     return np.array(weights, dtype=float)
 
 
-def weigh_classes(weights: list[np.ndarray], target: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
-    """Return the rows' weights times those of their classes, `(n,)` float64; over several labels they multiply."""
-    columns = zip(weights, target.T.astype(int), strict=True)
-    product = np.prod([of_classes[y] for of_classes, y in columns], axis=0)
-    return product if sample_weight is None else product * sample_weight
+def weigh_classes(weights: list[np.ndarray], target: np.ndarray, sample_weight: np.ndarray | None) -> Scaled:
+    """Return the rows' weights times those of their classes, `(n,)`; over several labels they multiply."""
+    product = Scaled.of(np.ones(len(target)) if sample_weight is None else sample_weight)
+    for of_classes, y in zip(weights, target.T.astype(int), strict=True):
+        product = product.times(of_classes[y])
+    return product
 
 
 def read_classes(classes: Any) -> np.ndarray:
@@ -149,6 +197,30 @@ def read_classes(classes: Any) -> np.ndarray:
     if np.ndim(classes) != 1 or len(classes) == 0:
         raise ValueError(f"classes must be a flat list of at least one label, got {classes!r}")
     return np.unique(_numbers_or_words(np.asarray(classes)))
+
+
+def labels_for_numpy(y: Any) -> Any:
+    """Return labels in types of NumPy's that scikit-learn takes as they are.
+
+    It would make float64 of pandas' integers, which merges some from 2**53 on. Raises ValueError for missing values in
+    the types that pandas and NumPy have for them.
+    """
+    if hasattr(y, "iloc") and np.ndim(y) == 2:
+        return np.column_stack([labels_for_numpy(y.iloc[:, j]) for j in range(y.shape[1])])
+    if isinstance(y, list | tuple) and any(isinstance(label, int) and abs(label) >= _LARGE for label in y):
+        return np.array(y, dtype=object)
+    dtype = getattr(y, "dtype", None)
+    if isinstance(dtype, np.dtypes.StringDType):
+        labels = y.astype(object)
+        is_missing = any(not isinstance(label, str) for label in labels.flat)
+    elif dtype is None or isinstance(dtype, np.dtype) or not hasattr(y, "isna"):
+        return y
+    else:
+        is_missing = bool(np.any(y.isna()))
+        labels = y if is_missing else y.to_numpy(dtype=getattr(dtype, "numpy_dtype", object))
+    if is_missing:
+        raise ValueError(f"Input y contains NaN: labels must not be missing, got some missing ones of {dtype!r}")
+    return labels
 
 
 def read_labels(y: Any) -> Any:
@@ -199,10 +271,17 @@ def _is_column(y: Any) -> bool:
 
 def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
     """Return labels with the type that objects have lost on the way, in pandas for example."""
-    if labels.dtype != object:
+    if labels.dtype.kind in "biufUSc":
         return labels
-    typed = np.array(labels.tolist())
-    if typed.dtype.kind not in "biuf" and not all(isinstance(label, str) for label in labels.flat):
+    if labels.dtype != object:
+        raise ValueError(f"Unknown label type: labels must be numbers or strings, got {labels.dtype}")
+    are_strings = [isinstance(label, str) for label in labels.flat]
+    if not all(are_strings) and not all(isinstance(label, _NUMBERS) for label in labels.flat):
         kinds = sorted({type(label).__name__ for label in labels.flat})
-        raise ValueError(f"Unknown label type: y must hold labels of one kind, got {', '.join(kinds)}")
+        rule = "be of one kind, numbers or strings" if any(are_strings) else "be numbers or strings"
+        hint = "; sklearn.preprocessing.MultiLabelBinarizer makes an indicator of sets" if "set" in kinds else ""
+        raise ValueError(f"Unknown label type: labels must {rule}, got {', '.join(kinds)}{hint}")
+    typed = np.array(labels.tolist())
+    if typed.dtype == object or (typed.dtype.kind == "f" and typed.tolist() != labels.tolist()):
+        raise ValueError("Unknown label type: labels must be numbers of 64 bits, got integers that are not")
     return typed

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+
+from ._history import History
 
 if TYPE_CHECKING:
     import torch
@@ -74,57 +76,6 @@ class Settings:
     max_fun: int
 
 
-class Epoch(NamedTuple):
-    """What is known of one epoch (or iteration of L-BFGS); NaN, or None for the score, where there is nothing to know.
-
-    `loss` is the mean over the epoch, penalty included; `validation_loss` is without it. `gradient_norm` is that of the
-    last step, before clipping.
-    """
-
-    loss: float
-    validation_loss: float = np.nan
-    validation_score: float | None = None
-    learning_rate: float = np.nan
-    gradient_norm: float = np.nan
-    seconds: float = np.nan
-
-    def lines(self, verbose: bool | int, n_iter: int, seconds: float) -> list[str]:
-        """Return what to print of the `n_iter`-th epoch, `seconds` after the beginning.
-
-        For `verbose=True` these are scikit-learn's lines; a number prints one line every so many epochs.
-        """
-        score = self.validation_score
-        if isinstance(verbose, bool | np.bool_):
-            loss = f"Iteration {n_iter}, loss = {self.loss:.8f}"
-            return [] if not verbose else [loss] if score is None else [loss, f"Validation score: {score:f}"]
-        if verbose == 0 or n_iter % verbose:
-            return []
-        scored = "" if score is None else f", validation score {score:.6f}"
-        rate = "" if np.isnan(self.learning_rate) else f", learning rate {self.learning_rate:.3g}"
-        return [f"Iteration {n_iter}: loss {self.loss:.6f}{scored}{rate}, {seconds:.2f} s"]
-
-
-class History(NamedTuple):
-    """The fields of `Epoch`, one value for each epoch."""
-
-    loss: tuple[float, ...] = ()
-    validation_loss: tuple[float, ...] = ()
-    validation_score: tuple[float | None, ...] = ()
-    learning_rate: tuple[float, ...] = ()
-    gradient_norm: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
-
-    def extended(self, epochs: Sequence[Epoch]) -> History:
-        """Return the history with more epochs at its end."""
-        if not epochs:
-            return self
-        return History(*(column + more for column, more in zip(self, zip(*epochs, strict=True), strict=True)))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return one float array `(n_epochs,)` for each field, with NaN for None."""
-        return {name: np.array(column, dtype=np.float64) for name, column in self._asdict().items()}
-
-
 class Progress(NamedTuple):
     """What a training has seen so far; a warm start or `partial_fit` goes on from here.
 
@@ -132,7 +83,7 @@ class Progress(NamedTuple):
     counts training rows seen.
     """
 
-    history: History = History()
+    history: History = History()  # which does not change
     best_loss: float = np.inf
     best_score: float = -np.inf
     no_improvement: int = 0
@@ -140,17 +91,6 @@ class Progress(NamedTuple):
     schedule: str = "constant"
     n_scheduled: int = 0
     rate_factor: float = 1.0
-
-    @property
-    def validation_scores(self) -> list[float]:
-        """The score of each epoch that had validation data."""
-        return [score for score in self.history.validation_score if score is not None]
-
-    @property
-    def validation_losses(self) -> list[float]:
-        """The validation loss of each epoch that had validation data."""
-        pairs = zip(self.history.validation_loss, self.history.validation_score, strict=True)
-        return [loss for loss, score in pairs if score is not None]
 
     def fresh_rate(self) -> Progress:
         """Return the same progress at the beginning of the schedule, as a new optimizer has it."""
@@ -174,22 +114,33 @@ class State(NamedTuple):
 
 
 class Watch(Protocol):
-    """Who is told of each epoch; a state is worked out only when it is asked for."""
+    """Who is told of each epoch; what has come of the training so far is worked out only when it is asked for."""
 
-    def begin_epoch(self, state: Callable[[], State]) -> None:
+    def begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
         """Take note that an epoch begins."""
 
-    def end_epoch(self, state: Callable[[], State]) -> bool:
+    def end_epoch(self, so_far: Callable[[], FitResult]) -> bool:
         """Take note that it has ended, and tell whether training should end with it."""
 
 
 class Table(NamedTuple):
-    """Some `rows` of a table, to train on or to validate on; arrays as in `FitTask`."""
+    """Some `rows` of a table, to train on or to validate on; arrays as in `FitTask`.
+
+    The weights that a user sees are `sample_weight * 2**exponent`.
+    """
 
     X: Any
     target: np.ndarray
     sample_weight: np.ndarray | None
     rows: np.ndarray
+    exponent: int = 0
+
+    @property
+    def users_weight(self) -> np.ndarray | None:
+        """The weights of the rows as a user has them, float64; None if all are 1."""
+        if self.sample_weight is None:
+            return None
+        return np.ldexp(self.sample_weight[self.rows], self.exponent)
 
 
 class Validation(NamedTuple):
@@ -240,14 +191,15 @@ class FitTask:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a `FitTask`. `state` is packed like the task's; `optimizer_state` holds NumPy arrays.
+    """What came of a `FitTask`, or has come of it so far; then there is no `status`.
 
-    `is_finite` tells whether all values of the state are, but for those that were not from the beginning.
+    `state` is packed like the task's; `optimizer_state` holds NumPy arrays. `is_finite` tells whether all values of the
+    state are, but for those that were not from the beginning.
     """
 
     state: State
     is_finite: bool
-    status: Status
+    status: Status | None
     message: str
     n_iter: int
     loss: float

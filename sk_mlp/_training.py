@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -37,13 +37,14 @@ from ._engine import (
     turns_of,
     work,
 )
+from ._history import Epoch
 from ._modes import threads_for
 from ._network import Layout
 from ._objective import average
 from ._optimizers import GradientNorms, optimizer_class
 from ._schedules import rate, schedule_of, take_up, with_next_rate
 from ._stopping import observe, on_plateau
-from ._task import Epoch, FitResult, FitTask, Progress, State, Status, Table
+from ._task import FitResult, FitTask, Progress, State, Status, Table
 
 _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
@@ -78,7 +79,7 @@ def _train_until_few_are_left(stack: Stack) -> None:
                 stack.optimizer.step()
             epochs = stack.epochs_seen(start)
             for i, member in living.items():
-                if member.is_running and member.end_epoch(epochs[i], partial(stack.state, i)):
+                if member.is_running and member.end_epoch(epochs[i], partial(stack.values, i)):
                     member.best = stack.snapshot(i)
                 if stack.has_diverged(i, epochs[i].loss):
                     member.status = Status.DIVERGED
@@ -90,7 +91,7 @@ def _train_until_few_are_left(stack: Stack) -> None:
         if not interrupted:
             raise
         for member in interrupted.values():
-            member.status = Status.INTERRUPTED
+            member.end(Status.INTERRUPTED)
     for i in living:
         stack.hand_back(i)
 
@@ -119,6 +120,13 @@ def member_bytes(task: FitTask) -> int:
     """Return how many bytes a member's training touches in a step: a batch's values, and what parameters come with."""
     batch = task.settings.batch_size * (input_values(task, task.table.X) + 3 * sum(task.layer_sizes[1:]))
     return (batch + 6 * len(task.parameters)) * task.precision.master.itemsize
+
+
+class Values(NamedTuple):
+    """A network and its optimizer's state, at some point of its training."""
+
+    snapshot: Snapshot
+    optimizer_state: Mapping[str, Any]
 
 
 @dataclass
@@ -160,21 +168,21 @@ class Member:
     @property
     def n_epochs(self) -> int:
         """How many epochs are over, those of earlier trainings included."""
-        return len(self.progress.history.loss) + self.n_iter
+        return len(self.progress.history) + self.n_iter
 
     @property
     def rate(self) -> float:
         """The learning rate in force."""
         return rate(self.progress, self.task.settings)
 
-    def begin_epoch(self, state: Callable[[], State]) -> None:
+    def begin_epoch(self, values: Callable[[], Values]) -> None:
         """Set the rate of the next epoch, and tell who watches; what users' code raises is this member's error."""
         if not self.is_running:
             return
         try:
             self.progress = with_next_rate(self.progress, self.task.settings)
             if self.task.watch is not None:
-                self.task.watch.begin_epoch(state)
+                self.task.watch.begin_epoch(lambda: self._result(*values()))
         except Exception as error:
             self.error = error
 
@@ -189,14 +197,15 @@ class Member:
                 self.order = self.order[permutation]
         return self.order
 
-    def end_epoch(self, epoch: Epoch, state: Callable[[], State]) -> bool:
+    def end_epoch(self, epoch: Epoch, values: Callable[[], Values]) -> bool:
         """Take note of an epoch, decide whether it was the last, and tell whether its score is the best so far."""
-        best_before = self.progress.best_score
+        best_before, watch = self.progress.best_score, self.task.watch
         try:
-            self._take_note(self._scored(epoch, state))
+            self._take_note(self._scored(epoch, lambda: values().snapshot.state(self.task.precision)))
             self._continue_or_stop()
-            if self.task.watch is not None and self.task.watch.end_epoch(state) and self.status is None:
+            if watch is not None and watch.end_epoch(lambda: self._result(*values())) and self.status is None:
                 self.status = Status.STOPPED
+            self.end(self.status)
         except Exception as error:
             self.error = error
         return self.progress.best_score > best_before
@@ -208,28 +217,45 @@ class Member:
         """
         if self.error is not None:
             return self.error
-        assert self.status is not None
         keeps_best = self.task.settings.early_stopping and self.task.validation is not None and not self.task.one_epoch
-        kept = self.best if keeps_best else self.current
+        return self._result(self.best if keeps_best else self.current, self.optimizer_state)
+
+    def end(self, status: Status | None) -> None:
+        """Set how training has ended, if it has, and print the last epoch if that is still to be done."""
+        self.status = status
+        if status is not None and not self.task.one_epoch and self.epochs:
+            self._print(is_last=True)
+
+    def _result(self, kept: Snapshot, optimizer_state: Mapping[str, Any]) -> FitResult:
+        """Return what has come of the task, so far or in the end."""
         state = kept.state(self.task.precision)
         return FitResult(
             state=state,
             is_finite=state.is_finite and stay_finite(kept.buffers, self.first.buffers),
             status=self.status,
-            message=self.status.message(self.task.settings),
+            message="" if self.status is None else self.status.message(self.task.settings),
             n_iter=self.n_iter,
             loss=self.epochs[-1].loss if self.epochs else np.nan,
             progress=self.progress._replace(history=self.progress.history.extended(self.epochs)),
-            optimizer_state=self.optimizer_state,
+            optimizer_state=optimizer_state,
         )
 
     def _take_note(self, epoch: Epoch) -> None:
         """Keep what is known of an epoch, and print it if the user wants to hear it."""
-        settings = self.task.settings
         self.epochs.append(epoch)
-        self.progress = observe(self.progress, settings, epoch, len(self.order))
-        if settings.verbose:
-            for line in epoch.lines(settings.verbose, self.n_iter, perf_counter() - self.started):
+        self.progress = observe(self.progress, self.task.settings, epoch, len(self.order))
+        self._print()
+
+    def _print(self, *, is_last: bool = False) -> None:
+        """Print the epoch just over, as far as the user wants to hear of it.
+
+        Calls of `partial_fit` are the epochs of one training, but for scikit-learn's lines, which count each by itself.
+        """
+        verbose = self.task.settings.verbose
+        if verbose:
+            number = self.n_epochs if self.task.one_epoch and not isinstance(verbose, bool) else self.n_iter
+            seconds = perf_counter() - self.started
+            for line in self.epochs[-1].lines(verbose, number, seconds, is_last=is_last):
                 self.task.say(line)
 
     def _scored(self, epoch: Epoch, state: Callable[[], State]) -> Epoch:
@@ -319,7 +345,7 @@ class Stack:
     def begin_epoch(self) -> None:
         """Set the members' rates, and tell who watches them."""
         for i, member in enumerate(self.members):
-            member.begin_epoch(partial(self.state, i))
+            member.begin_epoch(partial(self.values, i))
         self.optimizer.set_rates([member.rate for member in self.members])
 
     def draw_epoch(self) -> Iterator[Batch]:
@@ -353,14 +379,13 @@ class Stack:
         """Return a copy of member `i`'s parameters and buffers."""
         return Snapshot(self.layout.member(self.parameters, i), buffers(self.members[i].task))
 
-    def state(self, i: int) -> State:
-        """Return member `i`'s state in NumPy."""
-        return self.snapshot(i).state(self.members[i].task.precision)
+    def values(self, i: int) -> Values:
+        """Return what training has made of member `i`."""
+        return Values(self.snapshot(i), self.optimizer.labelled_state(i))
 
     def hand_back(self, i: int) -> None:
         """Write the parameters and the optimizer state back to member `i`."""
-        self.members[i].current = self.snapshot(i)
-        self.members[i].optimizer_state = self.optimizer.labelled_state(i)
+        self.members[i].current, self.members[i].optimizer_state = self.values(i)
 
 
 def _validation_table(task: FitTask, tasks: Sequence[FitTask]) -> Table:

@@ -16,6 +16,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from ._columns import naming_columns, require_no_dates
+
 
 @contextmanager
 def rewound_on_error(random_state: Any) -> Iterator[None]:
@@ -44,7 +46,7 @@ def generator_for(random_state: Any, *, is_drawn_from: bool) -> np.random.Random
 def training_data(
     estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, dtype: np.dtype, reset: bool, y_numeric: bool
 ) -> tuple[Any, Any, np.ndarray | None]:
-    """Return X (C-contiguous array or CSR, `dtype`), checked y, and weights of `dtype` or None.
+    """Return X (C-contiguous array or CSR, `dtype`), checked y, and float64 weights or None.
 
     Float64 input is cast once; an array of `dtype` in C order is passed through without a copy.
     """
@@ -52,24 +54,21 @@ def training_data(
         X = cast_rows(X, 0, X.shape[0], dtype)
     else:
         _require_sound(X)
-        X, y = validate_data(
-            estimator,
-            X,
-            y,
-            accept_sparse="csr",
-            dtype=dtype,
-            order="C",
-            multi_output=True,
-            y_numeric=y_numeric,
-            reset=reset,
-        )
+        with naming_columns(X=X, **({"y": y} if y_numeric else {})):
+            X, y = validate_data(
+                estimator,
+                X,
+                y,
+                accept_sparse="csr",
+                dtype=dtype,
+                order="C",
+                multi_output=True,
+                y_numeric=y_numeric,
+                reset=reset,
+            )
     if sample_weight is not None:
-        checked = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        sample_weight = checked.astype(dtype)
-        if not sample_weight.any():
-            raise ValueError(f"sample_weight must not underflow {dtype}, got at most {checked.max():g}")
-        if not np.isfinite(sample_weight.sum()):
-            raise ValueError(f"sample_weight must have a finite sum in {dtype}, got one of {checked.sum():g}")
+        require_no_dates(sample_weight, "sample_weight")
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return _csr(X), y, sample_weight
 
 
@@ -97,7 +96,8 @@ def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
     if _is_plain(estimator, X):
         return X
     _require_sound(X)
-    X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
+    with naming_columns(X=X):
+        X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
     return _csr(X)
 
 
@@ -178,10 +178,12 @@ def split_validation(
 
 
 def _require_sound(X: Any) -> None:
-    """Raise ValueError for sparse matrices that scikit-learn would cast or take as they are.
+    """Raise ValueError for what scikit-learn would cast or take as it is.
 
-    They hold complex numbers or objects, or columns that X does not have: products would read other memory.
+    Dates; and sparse matrices of complex numbers or objects, or with columns that X does not have: products would read
+    other memory.
     """
+    require_no_dates(X, "X")
     if sp.issparse(X) and X.dtype.kind not in "fiub":
         raise ValueError(f"Complex data not supported: sparse X must hold real numbers, got dtype {X.dtype}")
     if sp.issparse(X):

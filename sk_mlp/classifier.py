@@ -92,10 +92,12 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         stops improving, and keep the best weights. Without it, training stops when the loss stops improving.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for `early_stopping`.
-    beta_1, beta_2 : float, default=0.9, 0.999
-        Decay rates of the moment estimates of 'adam' and 'adamw', in [0, 1).
+    beta_1 : float, default=0.9
+        Decay rate of the mean of gradients that 'adam' and 'adamw' keep, in [0, 1).
+    beta_2 : float, default=0.999
+        Decay rate of the mean of squared gradients that 'adam' and 'adamw' keep, in [0, 1).
     epsilon : float, default=1e-8
-        Their guard against division by zero.
+        Guard of 'adam' and 'adamw' against division by zero.
     n_iter_no_change : int or inf, default=10
         Training stops after more than this many epochs in a row without improvement.
     max_fun : int, default=15000
@@ -214,6 +216,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     """
 
     classes_: np.ndarray
+    _needed = BaseMLPTorch._needed | {"classes_"}
     _codec: LabelCodec
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -304,6 +307,48 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         self.scoring = scoring
         self.max_time = max_time
 
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Fit the network to X and y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays sparse. Cast once to
+            `dtype`; a C-contiguous array of that dtype is used in place.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Class labels, numbers or strings; an indicator matrix, dense or sparse, for multilabel classification.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, not all zero. A weight of 2 counts as the row twice.
+        X_val, y_val : like X and y, default=None
+            Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
+            `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Weights of the validation rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
+            left as it was before the call.
+        """
+        call = Call(goes_on=self.warm_start and self.__sklearn_is_fitted__())
+        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
+
     @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -319,7 +364,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     ) -> Self:
         """Train for one epoch over X and y, going on from the last call.
 
-        Optimizer state is kept between calls.
+        Optimizer state is kept between calls. Callbacks are not told of them.
 
         Parameters
         ----------
@@ -347,7 +392,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             As `fit`; if `classes` is missing in the first call or differs in a later one; with `early_stopping`.
         """
         listed = None if classes is None else read_classes(classes)
-        call = Call(goes_on=self._is_fitted(), one_epoch=True, classes=listed)
+        call = Call(goes_on=self.__sklearn_is_fitted__(), one_epoch=True, classes=listed)
         return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
 
     def predict(self, X: Any) -> Any:
@@ -365,7 +410,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         """
         fitted = as_it_is(self)
         choice = fitted._predict_rows(X, lambda raw: fitted._link().choose(raw))
-        return fitted._codec.decode(choice)
+        return fitted._labels().decode(choice)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict probabilities.
@@ -424,7 +469,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
 
     def _read_target(self, y: Any, call: Call) -> np.ndarray:
         labels = read_labels(y)
-        codec = self._codec if call.goes_on else LabelCodec.of(labels, call.classes)
+        codec = self._labels() if call.goes_on else LabelCodec.of(labels, call.classes)
         if call.goes_on:
             codec.require_same(labels, call.classes, all_present=not call.one_epoch)
         elif call.one_epoch and call.classes is None and codec.kind != "multilabel":
@@ -432,8 +477,14 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         self._codec, self.classes_, self.n_outputs_ = codec, codec.classes, codec.n_outputs
         return codec.encode(labels, self._precision.array)
 
+    def _labels(self) -> LabelCodec:
+        """Return what maps labels to targets; for attributes that were set by hand, what they say."""
+        if "_codec" in vars(self):
+            return self._codec
+        return LabelCodec.of_attributes(np.asarray(self.classes_), self.out_activation_, self.n_outputs_)
+
     def _encode(self, y: Any) -> np.ndarray:
-        return self._codec.encode(read_labels(y), self._precision.array)
+        return self._labels().encode(read_labels(y), self._precision.array)
 
     def _weighing(self, target: np.ndarray, weight: np.ndarray | None, call: Call) -> Callable[..., Any]:
         if self.class_weight is None:
@@ -444,13 +495,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
                 "class_weight must not be 'balanced' in partial_fit, which does not see all rows, got 'balanced'; "
                 "sklearn.utils.class_weight.compute_class_weight gives the weights as a dict"
             )
-        weights = class_weights(self.class_weight, self._codec, target, weight)
-        dtype = self._precision.array
-        total = weigh_classes(weights, target, weight).astype(dtype).sum()
-        if total == 0:
+        weights = class_weights(self.class_weight, self._labels(), target, weight)
+        if not weigh_classes(weights, target, weight).values.any():
             raise ValueError(f"class_weight must leave some row a weight above 0, got {self.class_weight!r}")
-        if not np.isfinite(total):
-            raise ValueError(f"class_weight must leave weights a finite sum in {dtype}, got {self.class_weight!r}")
         return partial(weigh_classes, weights)
 
     def _link(self) -> Classification:
@@ -461,7 +508,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             "multiclass": CrossEntropy,
             "multilabel": MultilabelCrossEntropy,
         }
-        return by_kind[self._codec.kind](self.label_smoothing)
+        return by_kind[self._labels().kind](self.label_smoothing)
 
     def _objective(self) -> Objective:
         if not callable(self.loss):
@@ -473,7 +520,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         # scikit-learn keeps class shares for two classes only; so do we, to draw the same split.
         # Flat: of a column scikit-learn makes a string a row.
-        return target[:, 0] if self._codec.kind == "binary" else None
+        return target[:, 0] if self._labels().kind == "binary" else None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ._attributes import as_it_is
@@ -87,10 +88,12 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         stops improving, and keep the best weights. Without it, training stops when the loss stops improving.
     validation_fraction : float, default=0.1
         Share of the rows to hold out for `early_stopping`.
-    beta_1, beta_2 : float, default=0.9, 0.999
-        Decay rates of the moment estimates of 'adam' and 'adamw', in [0, 1).
+    beta_1 : float, default=0.9
+        Decay rate of the mean of gradients that 'adam' and 'adamw' keep, in [0, 1).
+    beta_2 : float, default=0.999
+        Decay rate of the mean of squared gradients that 'adam' and 'adamw' keep, in [0, 1).
     epsilon : float, default=1e-8
-        Their guard against division by zero.
+        Guard of 'adam' and 'adamw' against division by zero.
     n_iter_no_change : int or inf, default=10
         Training stops after more than this many epochs in a row without improvement.
     max_fun : int, default=15000
@@ -282,6 +285,48 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         self.scoring = scoring
         self.max_time = max_time
 
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Fit the network to X and y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays sparse. Cast once to
+            `dtype`; a C-contiguous array of that dtype is used in place.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Target values. Best near 1: see the class on scaling.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights, not all zero. A weight of 2 counts as the row twice.
+        X_val, y_val : like X and y, default=None
+            Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
+            `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Weights of the validation rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
+            left as it was before the call.
+        """
+        call = Call(goes_on=self.warm_start and self.__sklearn_is_fitted__())
+        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
+
     @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -296,7 +341,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     ) -> Self:
         """Train for one epoch over X and y, going on from the last call.
 
-        Optimizer state is kept between calls.
+        Optimizer state is kept between calls. Callbacks are not told of them.
 
         Parameters
         ----------
@@ -321,7 +366,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         ValueError
             As `fit`; and with `early_stopping`.
         """
-        call = Call(goes_on=self._is_fitted(), one_epoch=True)
+        call = Call(goes_on=self.__sklearn_is_fitted__(), one_epoch=True)
         return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -348,16 +393,26 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         """
         # As fitted, even if `loss` was changed since.
         fitted = as_it_is(self)
-        y = fitted._predict_rows(X, lambda raw: INVERSE_LINKS[fitted.out_activation_](raw[:, : fitted.n_outputs_]))
-        y = y.ravel() if fitted.n_outputs_ == 1 else y
-        return (y, fitted._predict_std(X)) if return_std else y
-
-    def _predict_std(self, X: Any) -> np.ndarray:
-        """Return standard deviations, `(n,)` or `(n, n_outputs)`."""
-        if self._fitted_sizes()[-1] != 2 * self.n_outputs_:
+        check_is_fitted(fitted)
+        n_outputs = fitted.n_outputs_
+        if return_std and fitted._fitted_sizes()[-1] != 2 * n_outputs:
             raise ValueError(f"return_std=True must come with loss='gaussian_nll', got a fit with loss={self.loss!r}")
-        std = self._predict_rows(X, standard_deviation)
-        return std.ravel() if self.n_outputs_ == 1 else std
+        link = fitted._link_of_output()
+        if return_std:
+            both = fitted._predict_rows(
+                X, lambda raw: torch.cat([link(raw[:, :n_outputs]), standard_deviation(raw)], 1)
+            )
+            y, std = (part.ravel() if n_outputs == 1 else part.copy() for part in np.hsplit(both, 2))
+            return y, std
+        y = fitted._predict_rows(X, lambda raw: link(raw[:, :n_outputs]))
+        return y.ravel() if n_outputs == 1 else y
+
+    def _link_of_output(self) -> Callable[[Tensor], Tensor]:
+        """Return the inverse link of the network as fitted, whatever `loss` is now."""
+        link = INVERSE_LINKS.get(self.out_activation_)
+        if link is None:
+            raise ValueError(f"out_activation_ must be among {sorted(INVERSE_LINKS)}, got {self.out_activation_!r}")
+        return link
 
     def _read_target(self, y: Any, call: Call) -> np.ndarray:
         target = read_values(y, self._precision.array, self.loss)

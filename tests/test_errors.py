@@ -217,8 +217,8 @@ TARGETS = [
     ("regression", lambda y: y.astype(str).astype(object) + "x", "could not convert string to float"),
     ("regression", lambda y: y.astype(str), "y must hold real numbers, got dtype <U"),
     ("regression", lambda y: y + 1j, "Complex data not supported|y must hold real numbers, got dtype complex128"),
-    ("multiclass", lambda y: np.array([1, "a"] * 80, dtype=object), "labels of one kind, got int, str"),
-    ("multiclass", lambda y: np.array(["a", 1] * 80, dtype=object), "labels of one kind, got int, str"),
+    ("multiclass", lambda y: np.array([1, "a"] * 80, dtype=object), "labels must be of one kind, .* got int, str"),
+    ("multiclass", lambda y: np.array(["a", 1] * 80, dtype=object), "labels must be of one kind, .* got int, str"),
     ("multilabel", lambda y: 2 * y, r"y must be an indicator of zeros and ones, got values \[0 2\]"),
     ("multilabel", lambda y: 2 * y - 1, r"y must be an indicator of zeros and ones, got values \[-1  1\]"),
     ("poisson", lambda y: y - 3, "y must be non-negative for loss='poisson', got -3"),
@@ -447,13 +447,6 @@ def test_values_too_large_for_float32(device):
         estimator.predict(with_value(problem.X, 1e-300))
 
 
-def test_weights_too_small_for_float32(device):
-    problem = PROBLEMS["regression"]
-    estimator = MLPTorchRegressor(**FAST, device=device, dtype="float32")
-    with pytest.raises(ValueError, match="sample_weight must not underflow float32, got at most 1e-50"):
-        estimator.fit(problem.X, problem.y, sample_weight=np.full(160, 1e-50))
-
-
 def test_absent_cuda_says_so():
     problem, n_present = PROBLEMS["regression"], torch.cuda.device_count()
     absent = f"cuda:{n_present}"
@@ -486,11 +479,6 @@ EXTREMES = [
     ("multiclass", {"alpha": 10**400}, "alpha must be finite in float32, got 1000"),
     ("multiclass", {"solver": "adamw", "weight_decay": 1e39}, r"weight_decay must be finite in float32, got 1e\+39"),
     ("multiclass", {"max_grad_norm": 1e-50}, "max_grad_norm must be above 0 in float32, got 1e-50"),
-    (
-        "multiclass",
-        {"class_weight": {0: 1e300}},
-        r"class_weight must leave weights a finite sum in float32, got {0: 1e\+300}",
-    ),
 ]
 
 
@@ -503,16 +491,8 @@ def test_numbers_that_float32_does_not_have(name, options, message, device):
 
 def test_numbers_that_nobody_reads_may_be_anything(device):
     problem = PROBLEMS["multiclass"]
-    options = {"solver": "sgd", "epsilon": 1e-50, "weight_decay": 1e39, "power_t": 1000, "alpha": 1e-60}
+    options = {"solver": "sgd", "epsilon": 1e-50, "power_t": 1000, "alpha": 1e-60}
     assert problem.ours(**FAST, **options, device=device).fit(problem.X, problem.y).n_iter_ == 3
-
-
-@pytest.mark.parametrize("scale", [1e38, 1e300])
-def test_weights_too_large_for_float32(scale, device):
-    problem = PROBLEMS["regression"]
-    estimator = MLPTorchRegressor(**FAST, device=device, dtype="float32")
-    with pytest.raises(ValueError, match="sample_weight must have a finite sum in float32, got one of "):
-        estimator.fit(problem.X, problem.y, sample_weight=np.full(160, scale))
 
 
 class TestABatchOfOneRow:

@@ -37,20 +37,22 @@ IMPORTS = {
     "classifier": {"_attributes", "_estimator", "_objective", "_targets"},
     "regressor": {"_attributes", "_estimator", "_objective", "_targets"},
     "_estimator": {
-        "stacking", "_architecture", "_attributes", "_autograd", "_callbacks", "_device", "_modes", "_network",
-        "_objective", "_optimizers", "_parameters", "_prediction", "_task", "_validation",
+        "exceptions", "stacking", "_alike", "_architecture", "_attributes", "_autograd", "_baseline", "_callbacks",
+        "_device", "_modes", "_network", "_objective", "_optimizers", "_parameters", "_prediction", "_targets", "_task",
+        "_validation", "_weights",
     },
-    "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task"},
-    "_architecture": {"_activations", "_autograd", "_device", "_modes", "_network", "_task"},
+    "_baseline": {"_batches", "_task"},
+    "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task", "_weights"},
+    "_architecture": {"_activations", "_alike", "_autograd", "_device", "_modes", "_network", "_task"},
     "_prediction": {
         "_activations", "_autograd", "_backprop", "_batches", "_device", "_modes", "_products", "_validation",
     },
     "stacking": {"_ambient", "_device", "_hub", "_lbfgs", "_modes", "_task", "_training"},
     "_training": {
-        "_autograd", "_backprop", "_batches", "_device", "_engine", "_modes", "_network", "_objective", "_optimizers",
-        "_schedules", "_stopping", "_task",
+        "_autograd", "_backprop", "_batches", "_device", "_engine", "_history", "_modes", "_network", "_objective",
+        "_optimizers", "_schedules", "_stopping", "_task",
     },
-    "_lbfgs": {"_batches", "_device", "_engine", "_modes", "_task"},
+    "_lbfgs": {"_batches", "_device", "_engine", "_history", "_modes", "_task"},
     "_engine": {
         "_autograd", "_backprop", "_batches", "_device", "_dropout", "_modes", "_network", "_products", "_task",
     },
@@ -59,10 +61,11 @@ IMPORTS = {
     "_batches": {"_device", "_dropout", "_products"},
     "_products": {"_device"},
     "_optimizers": {"_device", "_network", "_task"},
-    "_callbacks": {"_modes", "_task"}, "_schedules": {"_task"}, "_stopping": {"_task"},
-    "_hub": {"_ambient"}, "_ambient": {"_modes"}, "_modes": {"_device"}, "_objective": {"_modes"},
-    "_activations": set(), "_attributes": set(), "_device": set(), "_dropout": set(), "_network": set(),
-    "_targets": set(), "_task": set(), "_validation": set(),
+    "_callbacks": {"_modes", "_task"}, "_schedules": {"_task"}, "_stopping": {"_history", "_task"},
+    "_hub": {"_ambient"}, "_ambient": {"_modes"}, "_modes": {"_device"}, "_objective": {"_alike", "_modes"},
+    "_targets": {"_weights"}, "_task": {"_history"}, "_validation": {"_columns"},
+    "exceptions": set(), "_activations": set(), "_alike": set(), "_attributes": set(), "_columns": set(),
+    "_device": set(), "_dropout": set(), "_history": set(), "_network": set(), "_weights": set(),
 }  # fmt: skip
 
 
@@ -223,4 +226,4 @@ def test_docstring_examples_run():
         text=True,
         check=False,
     )
-    assert re.search(r"\b2 passed", done.stdout), done.stdout
+    assert re.search(r"\b3 passed", done.stdout), done.stdout

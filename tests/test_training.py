@@ -65,7 +65,8 @@ def test_stack_is_its_members_alone(name, solver, weighted, early_stopping, wher
         assert (ours.n_iter, ours.status, ours.message) == (expected.n_iter, expected.status, expected.message)
         np.testing.assert_allclose(ours.state.parameters, expected.state.parameters, rtol=rtol, atol=rtol)
         np.testing.assert_allclose(ours.progress.history.loss, expected.progress.history.loss, rtol=rtol)
-        np.testing.assert_allclose(ours.progress.validation_scores, expected.progress.validation_scores, atol=rtol)
+        scores, expected_scores = (one.progress.history.where_scored("validation_score") for one in (ours, expected))
+        np.testing.assert_allclose(scores, expected_scores, atol=rtol)
 
 
 def test_sparse_stack_is_its_members_alone(where, rtol):
@@ -88,10 +89,10 @@ def test_a_stack_validates_in_chunks(where, rtol, monkeypatch):
         monkeypatch.setattr("sk_mlp._training._VALIDATION_BYTES", n_bytes)
         made = tasks(PROBLEMS["multiclass"], "adam", where, True, True)
         assert {task.validation is None for task in made} == {True, False}
-        found.append([result.progress for result in train(made)])
+        found.append([result.progress.history for result in train(made)])
     for at_once, in_chunks in zip(*found, strict=True):
-        np.testing.assert_allclose(at_once.validation_losses, in_chunks.validation_losses, rtol=rtol)
-        np.testing.assert_allclose(at_once.validation_scores, in_chunks.validation_scores, rtol=rtol)
+        for name in ("validation_loss", "validation_score"):
+            np.testing.assert_allclose(at_once.where_scored(name), in_chunks.where_scored(name), rtol=rtol)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -99,7 +100,7 @@ def test_rows_that_nobody_trains_on_change_nothing(order, where, rtol):
     """The unweighted of two members trains on the second half of twice the rows."""
     alone, together = ([tasks(PROBLEMS["multiclass"], "adam", where, True, False)[i] for i in order] for _ in range(2))
     for i, task in enumerate(together):
-        X, target, weight, rows = task.table
+        X, target, weight, rows, _ = task.table
         if weight is None:
             twice = Table(np.vstack([X, X]), np.vstack([target, target]), None, rows + len(X))
             together[i] = replace(task, table=twice)

@@ -1,0 +1,131 @@
+"""What is known of each epoch, and the columns that keep it for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Epoch(NamedTuple):
+    """What is known of one epoch (or iteration of L-BFGS); NaN, or None for the score, where there is nothing to know.
+
+    `loss` is the mean over the epoch, penalty included; `validation_loss` is without it. `gradient_norm` is that of the
+    last step, before clipping.
+    """
+
+    loss: float
+    validation_loss: float = np.nan
+    validation_score: float | None = None
+    learning_rate: float = np.nan
+    gradient_norm: float = np.nan
+    seconds: float = np.nan
+
+    def lines(self, verbose: bool | int, number: int, seconds: float, *, is_last: bool = False) -> list[str]:
+        """Return what to print of the epoch with that number, `seconds` after the beginning.
+
+        For `verbose=True` these are scikit-learn's lines. A number prints one line every so many epochs and, once it is
+        known to be the last, one of an epoch between.
+        """
+        score = self.validation_score
+        if isinstance(verbose, bool | np.bool_):
+            loss = f"Iteration {number}, loss = {self.loss:.8f}"
+            if not verbose or is_last:
+                return []
+            return [loss] if score is None else [loss, f"Validation score: {score:f}"]
+        if verbose == 0 or (number % verbose == 0) == is_last:
+            return []
+        scored = "" if score is None else f", validation score {score:.6f}"
+        rate = "" if np.isnan(self.learning_rate) else f", learning rate {self.learning_rate:.3g}"
+        return [f"Iteration {number}: loss {self.loss:.6f}{scored}{rate}, {seconds:.2f} s"]
+
+
+# Norms and times are worth no more digits; a pickle grows by them with each epoch.
+_DTYPES = {name: np.dtype(np.float32 if name in ("gradient_norm", "seconds") else float) for name in Epoch._fields}
+_IS_SCORED = "is_scored"  # whether an epoch had rows to validate on: its score may be NaN and be one all the same
+_COLUMNS = {**_DTYPES, _IS_SCORED: np.dtype(bool)}
+_FIRST_SIZE = 16
+
+
+class _Memory:
+    """Columns with room for more epochs, of which the first `used` are in use by some history."""
+
+    def __init__(self, size: int) -> None:
+        self.columns = {name: np.empty(size, dtype) for name, dtype in _COLUMNS.items()}
+        self.size, self.used = size, 0
+
+
+class History:
+    """A column for each field of `Epoch`, one value an epoch.
+
+    A history does not change. One that goes on from it shares its memory, so that another epoch costs the same after
+    ten or a million; only a second one that goes on from the same place takes a copy.
+    """
+
+    def __init__(self) -> None:
+        self._memory, self._n = _Memory(0), 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def loss(self) -> np.ndarray:
+        """The loss of each epoch, `(n_epochs,)`, not to be written to."""
+        return self._column("loss")
+
+    def extended(self, epochs: Sequence[Epoch]) -> History:
+        """Return the history with more epochs at its end."""
+        if not epochs:
+            return self
+        extended = History()
+        extended._n = self._n + len(epochs)
+        memory = extended._memory = self._memory_for(extended._n)
+        for name, values in zip(Epoch._fields, zip(*epochs, strict=True), strict=True):
+            memory.columns[name][self._n : extended._n] = values  # None becomes NaN
+        memory.columns[_IS_SCORED][self._n : extended._n] = [epoch.validation_score is not None for epoch in epochs]
+        memory.used = extended._n
+        return extended
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return a float array `(n_epochs,)` for each field."""
+        return {name: self._column(name).astype(float) for name in Epoch._fields}
+
+    def last(self, name: str, n: int) -> np.ndarray:
+        """Return what a field was in the last `n` epochs."""
+        return self._column(name)[self._n - n :]
+
+    def where_scored(self, name: str) -> list[float]:
+        """Return a field's values in the epochs that had rows to validate on."""
+        return self._column(name)[self._column(_IS_SCORED)].tolist()
+
+    def _column(self, name: str) -> np.ndarray:
+        return self._memory.columns[name][: self._n]
+
+    def _memory_for(self, n: int) -> _Memory:
+        """Return memory that holds this history and has room for `n` epochs: its own, unless another went on in it."""
+        if self._memory.used == self._n and n <= self._memory.size:
+            return self._memory
+        memory = _Memory(max(_FIRST_SIZE, 2 * self._n, n))
+        for name, column in memory.columns.items():
+            column[: self._n] = self._column(name)
+        return memory
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return columns, and one value for a column that has no other."""
+        columns = {name: self._column(name) for name in _COLUMNS}
+        return {"n": self._n, **{name: _same_everywhere(column) for name, column in columns.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._n = state["n"]
+        self._memory = _Memory(self._n)
+        for name, column in self._memory.columns.items():
+            column[:] = state[name]
+        self._memory.used = self._n
+
+
+def _same_everywhere(column: np.ndarray) -> Any:
+    """Return the one value that all of a column are, or a copy of the column."""
+    if len(column) and (np.array_equal(column[1:], column[:-1], equal_nan=column.dtype.kind == "f")):
+        return column[0].item()
+    return column.copy()
