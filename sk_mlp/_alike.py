@@ -39,9 +39,11 @@ def _differences(a: Any, b: Any, place: str, under_way: frozenset[tuple[int, int
     if a is b or (id(a), id(b)) in under_way:
         return
     under_way |= {(id(a), id(b))}
+    kinds = _kind(a), _kind(b)
+    is_one_kind = kinds[0] is kinds[1] or next(_differences(*kinds, place, under_way), None) is None
     before, now = _parts_of(a), _parts_of(b)
-    if _kind(a) is not _kind(b) or before is None or now is None:
-        if _kind(a) is not _kind(b) or not _equal(a, b):
+    if not is_one_kind or before is None or now is None:
+        if not is_one_kind or not _equal(a, b):
             yield _described(a, b, place)
         return
     for name in dict.fromkeys((*before, *now)):
@@ -127,6 +129,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _described(a: Any, b: Any, place: str) -> str:
-    if place.endswith("co_code") or ".co_" in place or place.startswith("co_"):
-        return f"other code in {place.rpartition('.')[0] or 'it'}"
+    """Say what two values were before and are now, or of what the code differs."""
+    owner, is_code, _ = f".{place}".rpartition(".co_")
+    if is_code:
+        return f"other code in {owner.removesuffix('.code').lstrip('.') or 'the function'}"
     return f"{place}={a!r} before, {b!r} now" if place else f"{a!r} before, {b!r} now"

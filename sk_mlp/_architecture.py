@@ -126,7 +126,8 @@ class Architecture:
         if self.factory is not None:
             return load(self._made_by_user(0), rest)
         module = self._built(weights, kinds, 0)
-        load(module, rest | {name: value for name, value in module.state_dict().items() if name not in rest})
+        own = module.state_dict(keep_vars=True)  # the parameters themselves, over the memory of `weights`
+        load(module, rest | {name: value for name, value in own.items() if name not in rest})
         return module
 
     def trained_module(self, weights: Weights) -> nn.Module | None:

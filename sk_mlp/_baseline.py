@@ -145,7 +145,7 @@ def _stand_still(result: FitResult, raw: np.ndarray) -> str | None:
     losses = result.progress.history.last("loss", result.n_iter)
     if (raw == raw[:1]).all():
         return "The network predicts the same for every row."
-    if len(losses) > 1 and not losses[-1] < losses[0]:
+    if len(losses) > 1 and not losses[-1] < losses[0] - _UNMOVED * abs(losses[0]):
         return f"Training has not lowered the loss: it is {losses[-1]:.4g}, and was {losses[0]:.4g} in the first epoch."
     return None
 

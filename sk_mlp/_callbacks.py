@@ -14,6 +14,9 @@ from sklearn.base import BaseEstimator
 from ._modes import Surroundings
 from ._task import FitResult
 
+# Attributes that scikit-learn sets on an estimator while it is fitted.
+OF_A_FIT_UNDER_WAY = frozenset({"_callback_fit_ctx", "_parent_callback_ctx", "_skl_callbacks_to_teardown"})
+
 
 class Callbacks:
     """The callbacks of one fit, called in the user's surroundings.

@@ -26,7 +26,7 @@ from ._architecture import Architecture, Weights
 from ._attributes import OfProgress, as_it_is, becoming, changes, twin_of
 from ._autograd import may_draw
 from ._baseline import doubts
-from ._callbacks import Callbacks, callbacks_of
+from ._callbacks import OF_A_FIT_UNDER_WAY, Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
 from ._modes import Surroundings, called_in, own_modes
 from ._network import Kinds, sizes_of
@@ -229,6 +229,10 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _precision(self) -> Precision:
         return PRECISIONS[self.dtype]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: not a fit under way, of which callbacks are handed copies."""
+        return {name: value for name, value in super().__getstate__().items() if name not in OF_A_FIT_UNDER_WAY}
+
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is a network to predict and to go on with, fitted or made by setting public attributes."""
         own = vars(self).keys()
@@ -361,7 +365,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         try:
             X, y, weight = self._read(validation, reset=False)
             target = self._encode(y)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"in X_val, y_val or sample_weight_val: {error}") from error
         weights = weigh(target, weight)
         if weights is not None and not weights.values.any():

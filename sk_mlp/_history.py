@@ -81,8 +81,9 @@ class History:
         extended = History()
         extended._n = self._n + len(epochs)
         memory = extended._memory = self._memory_for(extended._n)
-        for name, values in zip(Epoch._fields, zip(*epochs, strict=True), strict=True):
-            memory.columns[name][self._n : extended._n] = values  # None becomes NaN
+        with np.errstate(over="ignore"):  # a norm of a training that diverges
+            for name, values in zip(Epoch._fields, zip(*epochs, strict=True), strict=True):
+                memory.columns[name][self._n : extended._n] = values  # None becomes NaN
         memory.columns[_IS_SCORED][self._n : extended._n] = [epoch.validation_score is not None for epoch in epochs]
         memory.used = extended._n
         return extended

@@ -282,6 +282,9 @@ def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
         hint = "; sklearn.preprocessing.MultiLabelBinarizer makes an indicator of sets" if "set" in kinds else ""
         raise ValueError(f"Unknown label type: labels must {rule}, got {', '.join(kinds)}{hint}")
     typed = np.array(labels.tolist())
-    if typed.dtype == object or (typed.dtype.kind == "f" and typed.tolist() != labels.tolist()):
+    is_inexact = typed.dtype.kind == "f" and any(
+        isinstance(label, int | np.integer) and abs(int(label)) > _LARGE for label in labels.flat
+    )
+    if typed.dtype == object or is_inexact:
         raise ValueError("Unknown label type: labels must be numbers of 64 bits, got integers that are not")
     return typed

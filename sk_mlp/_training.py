@@ -79,10 +79,11 @@ def _train_until_few_are_left(stack: Stack) -> None:
                 stack.optimizer.step()
             epochs = stack.epochs_seen(start)
             for i, member in living.items():
-                if member.is_running and member.end_epoch(epochs[i], partial(stack.values, i)):
-                    member.best = stack.snapshot(i)
-                if stack.has_diverged(i, epochs[i].loss):
+                is_best = member.is_running and member.end_epoch(epochs[i], partial(stack.values, i))
+                if stack.has_diverged(i, epochs[i].loss, is_best):
                     member.status = Status.DIVERGED
+                elif is_best:
+                    member.best = stack.snapshot(i)
                 if not member.is_running:
                     stack.hand_back(i)
             living = stack.living()
@@ -368,11 +369,16 @@ class Stack:
             for loss, validation, member, norm in zip(losses, validations, self.members, norms, strict=True)
         ]
 
-    def has_diverged(self, i: int, loss: float) -> bool:
-        """Tell whether values of member `i` are no longer finite: parameters, which the loss tells of, or buffers."""
+    def has_diverged(self, i: int, loss: float, is_best: bool) -> bool:
+        """Tell whether values of member `i` are no longer finite: parameters, or buffers.
+
+        The loss of the next epoch tells of the parameters; those that score best are not to wait for it.
+        """
         first = self.members[i].first.buffers
-        if np.isfinite(loss):
-            return bool(first) and not stay_finite(buffers(self.members[i].task), first)
+        if first and not stay_finite(buffers(self.members[i].task), first):
+            return True
+        if np.isfinite(loss) and not is_best:
+            return False
         return not bool(self.layout.member(self.parameters, i).isfinite().all())
 
     def snapshot(self, i: int) -> Snapshot:

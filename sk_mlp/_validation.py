@@ -97,8 +97,10 @@ def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
         return X
     _require_sound(X)
     with naming_columns(X=X):
-        X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
-    return _csr(X)
+        checked = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
+        # Frames of some extension types come back as objects or text.
+        checked = checked if checked.dtype.kind in "fiub" else checked.astype(np.float64)
+    return _csr(checked)
 
 
 def _is_plain(estimator: BaseEstimator, X: Any) -> bool:

@@ -39,6 +39,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPClassifier.html>`_; those from
     `device` on come on top.
 
+    Scale X, or the network may not train: ``make_pipeline(StandardScaler(), MLPTorchClassifier())``.
+
     Parameters
     ----------
     hidden_layer_sizes : int or array-like of int, default=(100,)
@@ -74,13 +76,14 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Whether to shuffle the rows before each epoch.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, of the early-stopping split and of the shuffling, in this order. The same
-        seed gives the network that scikit-learn's MLP gives, up to rounding.
+        seed gives the network that scikit-learn's MLP gives, up to rounding. None draws from NumPy's global generator,
+        which fits of a stacked search do in another order than fits one by one.
     tol : float, default=1e-4
         Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient
         tolerance.
     verbose : bool or int, default=False
-        Whether to print the loss of each epoch. A number n prints every n epochs: loss, validation score, learning
-        rate and seconds.
+        Whether to print the loss of each epoch. A number n prints every n epochs, and the last: loss, validation
+        score, learning rate and seconds.
     warm_start : bool, default=False
         Whether `fit` goes on from the last solution, with a new optimizer.
     momentum : float, default=0.9
@@ -142,8 +145,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     max_grad_norm : float, default=None
         Largest Euclidean norm of a step's gradient, penalty included; longer ones are scaled down.
     scoring : str, callable or None, default=None
-        What early stopping goes by: None is accuracy, 'loss' minus the validation loss, else a scorer's name or a
-        callable `scorer(estimator, X, y)`. Recorded in `validation_scores_`.
+        What early stopping goes by: None is accuracy as in scikit-learn's MLP, with a `loss` of yours minus the
+        validation loss. 'loss' is minus the validation loss always, which tells epochs apart better than accuracy does.
+        Else a scorer's name or a callable `scorer(estimator, X, y)`. Recorded in `validation_scores_`.
     max_time : float, default=None
         Seconds after which training ends, with the epoch that passes them and a warning.
 
@@ -328,7 +332,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, numbers or strings; an indicator matrix, dense or sparse, for multilabel classification.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, not all zero. A weight of 2 counts as the row twice.
+            Non-negative weights, not all zero. A weight of 2 counts as the row twice. Only their ratios matter, but beside
+        the penalty, whose `alpha` is divided by their sum.
         X_val, y_val : like X and y, default=None
             Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
             `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
@@ -345,6 +350,16 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         ValueError
             If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
             left as it was before the call.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If training was cut short: by `max_iter`, `max_time` or a network that diverged.
+        sk_mlp.exceptions.UntrainedWarning
+            If the network is no better than a constant prediction on the rows it was trained on, by its own loss; or
+            if early stopping went by a score that was the same after each epoch. It names the likely cause.
+        UserWarning
+            If a parameter was set that nothing reads, such as `quantile` without `loss='quantile'`.
         """
         call = Call(goes_on=self.warm_start and self.__sklearn_is_fitted__())
         return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)

@@ -1,11 +1,14 @@
 """scikit-learn's callback protocol: what callbacks are told, alone, in pipelines and searches, and after errors."""
 
+import pickle
+
 import numpy as np
 import pytest
 from joblib import Parallel, delayed, parallel_config
 from problems import PROBLEMS
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -224,3 +227,70 @@ def test_partial_fit_calls_no_callback(where):
     recorder = Recorder()
     classifier(where).set_callbacks(recorder).partial_fit(X, LABELS, classes=[0, 10, 20])
     assert recorder.events == []
+
+
+class Keeping(Recorder):
+    """Keeps what it is handed."""
+
+    def on_fit_task_begin(self, estimator, context, *, fitted_estimator=None):
+        if context.task_name == "epoch":
+            self.events.append(fitted_estimator)
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if context.task_name == "epoch":
+            self.events.append(fitted_estimator)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+class TestWhatIsHandedOut:
+    """`fitted_estimator`, at the beginning and at the end of each epoch."""
+
+    @pytest.fixture
+    def handed(self, network, where):
+        keeping = Keeping()
+        options = {**NETWORKS[network], "tol": 0.0, "max_iter": 4}
+        self.fitted = classifier(where, **options).set_callbacks(keeping).fit(X, LABELS)
+        return keeping.events[1:9]  # after "setup"; L-BFGS begins a fifth iteration to find that it is none
+
+    def test_is_complete(self, handed):
+        names = {name for name in vars(self.fitted) if name.endswith("_")}
+        for i, estimator in enumerate(handed):
+            assert names <= vars(estimator).keys()
+            n = (i + 1) // 2
+            assert (estimator.n_iter_, len(estimator.loss_curve_), len(estimator.history_["loss"])) == (n, n, n)
+            assert estimator.loss_curve_ == self.fitted.loss_curve_[:n]
+        assert handed[-1].loss_ == self.fitted.loss_curve_[3]
+
+    def test_goes_on(self, handed):
+        for estimator in handed[1:]:
+            before = estimator.loss_curve_
+            again = estimator.set_params(warm_start=True, max_iter=2).fit(X, LABELS)
+            assert again.loss_curve_[: len(before)] == before
+            assert len(again.loss_curve_) == len(before) + again.n_iter_
+        assert self.fitted.n_iter_ == len(self.fitted.loss_curve_) == 4
+
+    def test_goes_on_epoch_by_epoch(self, handed, network):
+        if network == "lbfgs":
+            assert not hasattr(handed[0], "partial_fit")
+            return
+        assert handed[5]._optimizer_state["steps"] == 3 * 4  # batches of 40 rows, in three epochs
+        assert len(handed[3].partial_fit(X, LABELS).partial_fit(X, LABELS).loss_curve_) == 4
+
+    def test_tells_no_callback(self, handed, network):
+        n_before = len(self.fitted._skl_callbacks[0].events)
+        for estimator in handed:
+            assert b"Keeping" not in pickle.dumps(estimator)
+            if network != "lbfgs":
+                estimator.partial_fit(X, LABELS)
+            estimator.fit(X, LABELS)
+        assert len(self.fitted._skl_callbacks[0].events) == n_before
+        assert b"Keeping" in pickle.dumps(self.fitted)
+
+
+def test_an_epoch_that_diverges_ends_a_fit_with_the_best_weights(where):
+    keeping = Keeping()
+    clf = classifier(where, solver="sgd", learning_rate=lambda epoch: 1 if epoch < 2 else 1e200, early_stopping=True)
+    with pytest.warns(ConvergenceWarning, match="non-finite"):
+        clf.set_callbacks(keeping).fit(X, LABELS)
+    assert np.isfinite(clf.predict_proba(X)).all()
+    assert keeping.events[-2].n_iter_ == clf.n_iter_  # the last is "teardown"

@@ -4,24 +4,27 @@ import copy
 import pickle
 import re
 import threading
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from problems import PROBLEMS, raw_prediction
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import coo_matrix, csc_array, csr_array, csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.utils.validation import check_is_fitted
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._activations import ACTIVATIONS
 from sk_mlp._backprop import Forward
 from sk_mlp._estimator import Call, Sample
 from sk_mlp._optimizers import Optimizer
+from sk_mlp._prediction import predict_rows
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 15, "random_state": 0}
 pytestmark = pytest.mark.usefixtures("unconverged")
@@ -211,12 +214,16 @@ def test_constant_targets_stop_early_as_in_scikit_learn(y, where, rng):
     np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, atol=1e-6)
 
 
-def test_sparse_multilabel_targets_come_back_sparse(where):
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(csr_array, csr_array), (csc_array, csr_array), (csr_matrix, csr_matrix), (coo_matrix, csr_matrix)],
+)
+def test_sparse_multilabel_targets_come_back_sparse(given, found, where):
     problem = PROBLEMS["multilabel"]
     dense = fitted(problem, where)
-    sparse = problem.ours(**FAST, **where).fit(problem.X, csr_array(problem.y))
-    predicted = sparse.predict(problem.X)
-    assert issparse(predicted)
+    sparse = problem.ours(**FAST, **where).fit(problem.X, given(problem.y))
+    predicted = pickle.loads(pickle.dumps(sparse)).predict(problem.X)
+    assert type(predicted) is found
     np.testing.assert_array_equal(predicted.toarray(), dense.predict(problem.X))
 
 
@@ -494,3 +501,186 @@ def test_clone_and_set_params(where):
 def test_html_links_to_the_documentation(cls):
     html = cls()._repr_html_()
     assert f"docs/api.md#{cls.__name__.lower()}" in html
+
+
+@pytest.mark.parametrize("cls", [MLPTorchClassifier, MLPTorchRegressor])
+def test_html_explains_each_parameter(cls):
+    html = cls()._repr_html_()
+    for name in cls().get_params():
+        assert f"{name}:" in html, name
+
+
+@pytest.mark.parametrize("cls", [MLPTorchClassifier, MLPTorchRegressor])
+@pytest.mark.parametrize("method", ["__init__", "fit", "partial_fit", "predict", "predict_proba", "decision_function"])
+def test_type_errors_name_the_class(cls, method):
+    if hasattr(cls(), method):
+        with pytest.raises(TypeError, match=rf"^{cls.__name__}\.{method}\(\) got an unexpected|{method}.. missing"):
+            getattr(cls(), method)(lr=1)
+
+
+def test_a_rate_for_a_schedule(where):
+    for rate in (0.01, 1, np.float32(0.5)):
+        with pytest.raises(ValueError, match=r"'learning_rate' .* did you mean learning_rate_init=.*\?$"):
+            MLPTorchClassifier(learning_rate=rate, **where).fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match=r"'learning_rate' .* Got 'slow' instead.$"):
+        MLPTorchClassifier(learning_rate="slow", **where).fit([[0.0], [1.0]], [0, 1])
+
+
+UNREAD = [
+    (MLPTorchRegressor, {"quantile": 0.9}, "quantile=0.9 has no effect without loss='quantile'"),
+    (MLPTorchRegressor, {"loss": "huber", "quantile": 0.9}, "quantile=0.9 has no effect without loss='quantile'"),
+    (MLPTorchRegressor, {"huber_delta": 2.0}, "huber_delta=2.0 has no effect without loss='huber'"),
+    (MLPTorchClassifier, {"scoring": "accuracy"}, "scoring='accuracy' has no effect without rows to validate on"),
+    (
+        MLPTorchClassifier,
+        {"scoring": "loss", "solver": "lbfgs", "early_stopping": True},
+        "scoring='loss' has no effect without rows to validate on",
+    ),
+    (MLPTorchClassifier, {"weight_decay": 0.1}, "weight_decay=0.1 has no effect without solver='adamw'"),
+    (
+        MLPTorchClassifier,
+        {"weight_decay": 0.1, "solver": torch.optim.AdamW},
+        "weight_decay=0.1 has no effect without solver='adamw'",
+    ),
+    (
+        MLPTorchClassifier,
+        {"warmup_epochs": 3, "solver": "lbfgs"},
+        "warmup_epochs=3 has no effect without a solver that",
+    ),
+    (MLPTorchClassifier, {"max_grad_norm": 1.0, "solver": "lbfgs"}, "max_grad_norm=1.0 has no effect without a solver"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+class TestParametersThatNothingReads:
+    X, y = PROBLEMS["binary"].X, np.arange(160) % 2
+
+    @pytest.mark.parametrize(("cls", "options", "message"), UNREAD, ids=[case[2] for case in UNREAD])
+    def test_are_warned_of(self, cls, options, message, where):
+        with pytest.warns(UserWarning, match=message) as caught:
+            cls(**{**FAST, **options}, **where).fit(self.X, self.y)
+        assert [one.filename for one in caught if "no effect" in str(one.message)] == [__file__]
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"loss": "quantile", "quantile": 0.9}, {"loss": "huber", "huber_delta": 2.0}, {"quantile": 0.5},
+            {"solver": "adamw", "weight_decay": 0.1}, {"early_stopping": True, "scoring": "r2"}, {"scoring": None},
+            {"warmup_epochs": 3, "max_grad_norm": 1.0}, {"momentum": 0.5}, {"huber_delta": np.float64(1)},
+        ],
+    )  # fmt: skip
+    def test_others_are_not(self, options, where):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            MLPTorchRegressor(**{**FAST, **options}, **where).fit(self.X, self.y)
+
+    def test_a_scorer_of_some_calls_of_partial_fit(self, where):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            clf = MLPTorchClassifier(**FAST, **where, scoring="accuracy")
+            clf.partial_fit(self.X, self.y, classes=[0, 1]).partial_fit(self.X, self.y, X_val=self.X, y_val=self.y)
+        assert len(clf.validation_scores_) == 1
+
+
+PUBLIC = ("coefs_", "intercepts_", "n_features_in_", "n_outputs_", "out_activation_", "n_layers_")
+
+
+def made_by_hand(fitted, **options):
+    """An estimator that has never been fitted, with the public attributes of another."""
+    made = type(fitted)(**{**fitted.get_params(), **options})
+    for name in (*PUBLIC, *(["classes_"] if hasattr(fitted, "classes_") else [])):
+        setattr(made, name, getattr(fitted, name))
+    return made
+
+
+class TestMadeByHand:
+    """What federated learning does, and who loads weights from a file."""
+
+    @pytest.mark.parametrize("name", PROBLEMS)
+    def test_predicts(self, name, where):
+        problem = PROBLEMS[name]
+        expected = fitted(problem, where, activation="tanh")
+        made = made_by_hand(expected)
+        check_is_fitted(made)
+        np.testing.assert_array_equal(made.predict(problem.X), expected.predict(problem.X))
+        np.testing.assert_array_equal(raw_prediction(made, problem.X), raw_prediction(expected, problem.X))
+        assert made.module_[0].weight.shape == (made.coefs_[0].shape[1], 8)
+        assert len(made.history_["loss"]) == 0
+
+    @pytest.mark.parametrize("name", PROBLEMS)
+    def test_goes_on(self, name, where, unconverged):
+        problem = PROBLEMS[name]
+        expected = fitted(problem, where)
+        start = [coef.copy() for coef in expected.coefs_]
+        for again in (
+            made_by_hand(expected).set_params(learning_rate_init=1e-12).partial_fit(problem.X, problem.y),
+            made_by_hand(expected, warm_start=True, learning_rate_init=1e-12, max_iter=1).fit(problem.X, problem.y),
+        ):
+            for coef, before in zip(again.coefs_, start, strict=True):
+                np.testing.assert_allclose(coef, before, atol=1e-6)
+            assert len(again.loss_curve_) == 1
+
+    def test_standard_deviations(self, where):
+        problem = PROBLEMS["regression_many"]
+        expected = fitted(problem, where, loss="gaussian_nll")
+        found = made_by_hand(expected).predict(problem.X, return_std=True)
+        np.testing.assert_array_equal(found, expected.predict(problem.X, return_std=True))
+
+    @pytest.mark.parametrize("name", ["binary", "regression"])
+    def test_half_made_is_not_fitted(self, name, where):
+        problem = PROBLEMS[name]
+        for missing in (*PUBLIC[:5], *(["classes_"] if name == "binary" else [])):
+            made = made_by_hand(fitted(problem, where))
+            delattr(made, missing)
+            for call in (made.predict, check_is_fitted, lambda X, made=made: made.module_):
+                with pytest.raises(NotFittedError):
+                    call(made if call is check_is_fitted else problem.X)
+
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            ("multiclass", {"classes_": np.arange(2)}, "must belong together, got 2 classes, 'softmax' and 3 output"),
+            ("multiclass", {"out_activation_": "tanh"}, "must belong together, got 3 classes, 'tanh' and 3 output"),
+            ("binary", {"classes_": np.arange(3)}, "must belong together, got 3 classes, 'logistic' and 1 output"),
+            (
+                "regression",
+                {"out_activation_": "tanh"},
+                r"must be among \['exp', 'identity'\], got 'tanh'",
+            ),
+            ("regression", {"coefs_": [np.ones((8, 2))]}, "coefs_ must be matrices that lead from 8 features to 1 out"),
+        ],
+    )
+    def test_what_does_not_fit_together(self, name, change, message, where):
+        made = made_by_hand(fitted(PROBLEMS[name], where))
+        for attribute, value in change.items():
+            setattr(made, attribute, value)
+        with pytest.raises(ValueError, match=message):
+            made.predict(PROBLEMS[name].X)
+
+
+def test_standard_deviations_take_one_pass(where, monkeypatch):
+    passes, X = [], PROBLEMS["regression"].X
+    reg = fitted(PROBLEMS["regression"], where, loss="gaussian_nll")
+    monkeypatch.setattr("sk_mlp._estimator.predict_rows", lambda *args: passes.append(1) or predict_rows(*args))
+    mean, std = reg.predict(X, return_std=True)
+    assert len(passes) == 1
+    np.testing.assert_array_equal(mean, reg.predict(X))
+    for part in (mean, std):
+        assert part.shape == (160,)
+        assert part.flags.c_contiguous
+
+
+@pytest.mark.parametrize("network", [{}, {"normalization": "batch", "dropout": 0.1}])
+def test_the_state_of_a_module_is_contiguous(network, where):
+    """As safetensors asks for."""
+    estimator = fitted(PROBLEMS["multiclass"], where, **network)
+    module = estimator.module_
+    state = module.state_dict()
+    assert all(value.is_contiguous() for value in state.values())
+    assert all(value.is_contiguous() for value in torch.nn.ModuleList([module]).state_dict().values())
+    np.testing.assert_array_equal(state["0.weight"], estimator.coefs_[0].T)
+    module.load_state_dict({name: torch.zeros_like(value) for name, value in state.items()})
+    assert (estimator.coefs_[0] == 0).all()
+    kept = module.state_dict(keep_vars=True)
+    assert kept["0.weight"] is module[0].weight

@@ -1,0 +1,318 @@
+"""Fits that come to nothing say so, and why; those that come to something say nothing."""
+
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from joblib import Parallel, delayed
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import scale
+from torch import nn
+
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+from sk_mlp._objective import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    MultilabelCrossEntropy,
+    SquaredError,
+    regression_objective,
+)
+from sk_mlp.exceptions import UntrainedWarning
+
+
+def classes(load):
+    X, y = load(return_X_y=True)
+    return MLPTorchClassifier, scale(X), y
+
+
+RAW_DIGITS, DIGITS = load_digits(return_X_y=True)
+RAW_DIABETES, PROGRESSION = load_diabetes(return_X_y=True)
+X_DIGITS, X_DIABETES = scale(RAW_DIGITS), scale(RAW_DIABETES)
+BITS = (DIGITS[:, None] >> np.arange(4)) & 1
+NOISE = np.random.default_rng(0).normal(size=(len(DIGITS), 1))
+FRAME = pd.DataFrame(X_DIGITS).rename(columns="pixel {}".format)
+DATA = {
+    "iris": classes(load_iris),
+    "wine": classes(load_wine),
+    "breast cancer": classes(load_breast_cancer),
+    "digits": (MLPTorchClassifier, X_DIGITS, DIGITS),
+    "digits as they are": (MLPTorchClassifier, RAW_DIGITS, DIGITS),
+    "bits of digits": (MLPTorchClassifier, X_DIGITS, BITS),
+    "eights among digits": (MLPTorchClassifier, X_DIGITS, DIGITS == 8),
+    "sparse digits": (MLPTorchClassifier, sp.csr_array(RAW_DIGITS / 16), DIGITS),
+    "diabetes": (MLPTorchRegressor, X_DIABETES, scale(PROGRESSION)),
+    "diabetes, two outputs": (MLPTorchRegressor, X_DIABETES, np.c_[scale(PROGRESSION), scale(PROGRESSION) ** 2]),
+    "diabetes, positive": (MLPTorchRegressor, X_DIABETES, PROGRESSION / 150),
+    "diabetes, y as it is": (MLPTorchRegressor, X_DIABETES, PROGRESSION),
+    "diabetes, tiny y": (MLPTorchRegressor, X_DIABETES, 1e-4 * scale(PROGRESSION)),
+    "a column of millions": (MLPTorchClassifier, np.c_[X_DIGITS, 1e6 * NOISE], DIGITS),
+    "a frame with incomes": (MLPTorchClassifier, FRAME.assign(income=1e6 * NOISE), DIGITS),
+    "tiny digits": (MLPTorchClassifier, 1e-6 * X_DIGITS, DIGITS),
+}  # fmt: skip
+
+
+def warnings_of(data, **options):
+    """Return the messages of a fit's warnings that are ours, and the estimator."""
+    cls, X, y = DATA[data]
+    rows = {"X_val": options.pop("X_val", None), "y_val": options.pop("y_val", None)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted = cls(**{"random_state": 0, **options}).fit(X, y, **rows)
+    return [str(one.message) for one in caught if issubclass(one.category, UntrainedWarning)], fitted
+
+
+def cubic(raw, target):
+    return ((raw - target).abs() ** 1.5).sum(1)
+
+
+FAST_SGD = {"solver": "sgd", "learning_rate_init": 0.05}
+HEALTHY = [
+    *[(data, options) for data in ("iris", "wine", "breast cancer", "digits") for options in (
+        {}, FAST_SGD, {"solver": "lbfgs"}, {"early_stopping": True, "scoring": "loss"}, {"early_stopping": True},
+        {"activation": "logistic"}, {"dropout": 0.3}, {"class_weight": "balanced"}, {"hidden_layer_sizes": ()},
+    )],
+    ("digits", {"normalization": "batch"}),
+    ("digits", {"label_smoothing": 0.1}),
+    ("digits", {"alpha": 1.0}),
+    ("digits", {"activation": nn.ReLU, "max_iter": 30}),
+    ("digits", {"module": nn.Linear}),
+    ("digits as they are", {}),
+    ("bits of digits", {}),
+    ("eights among digits", {"early_stopping": True, "scoring": "loss"}),
+    ("sparse digits", {}),
+    *[("diabetes", options) for options in (
+        {}, {"solver": "sgd"}, {"solver": "lbfgs"}, {"early_stopping": True}, {"loss": "quantile", "quantile": 0.9},
+        {"loss": "quantile", "quantile": 0.1, "early_stopping": True}, {"loss": "absolute_error"}, {"loss": "huber"},
+        {"loss": "gaussian_nll"}, {"loss": cubic}, {"hidden_layer_sizes": (20, 20), "activation": "tanh"},
+    )],
+    ("diabetes, two outputs", {}),
+    ("diabetes, positive", {"loss": "poisson"}),
+    ("diabetes, positive", {"loss": "gamma", "early_stopping": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "options"), HEALTHY, ids=range(len(HEALTHY)))
+def test_healthy_fits_say_nothing(data, options):
+    assert warnings_of(data, **options)[0] == []
+
+
+def test_there_are_many_healthy_fits():
+    assert len(HEALTHY) >= 30
+
+
+# What was done, and the cause that is named.
+BROKEN = [
+    ("digits as they are", {"learning_rate_init": 10}, "All 100 units of hidden layer 1 are zero .*=10 may be too"),
+    ("digits", {"learning_rate_init": 10}, r"Raw predictions are of about \d.*learning_rate_init=10 may be too large"),
+    ("digits", {"activation": "tanh", "learning_rate_init": 10}, r"learning_rate_init=10 may be too large"),
+    ("digits", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
+    ("bits of digits", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
+    ("sparse digits", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
+    ("diabetes", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
+    ("digits", {"normalization": "layer", "learning_rate_init": 1e3}, "units of hidden layer 1 .*=1000 may be too"),
+    ("digits", {"alpha": 1e4}, r"alpha=1e\+04 is large beside a batch of 200 rows"),
+    ("digits", {"alpha": 1e5, "solver": "lbfgs"}, r"alpha=1e\+05 is large beside a batch of 1797 rows"),
+    ("digits", {"hidden_layer_sizes": (30,) * 10, "activation": "logistic"}, "about the same value .*: fewer layers"),
+    ("a column of millions", {}, r"X holds values of about 9.97e\+05 in column 64: scale X"),
+    ("a column of millions", {"solver": "lbfgs"}, r"X holds values of about 9.97e\+05 in column 64: scale X"),
+    ("a frame with incomes", {}, r"X holds values of about 9.97e\+05 in column 'income': scale X"),
+    ("tiny digits", {}, "X holds values of at most about .*e-06: scale X"),
+    ("diabetes, y as it is", {}, "y holds values of about 171: scale y, with TransformedTargetRegressor"),
+    ("diabetes, y as it is", {"loss": "gaussian_nll"}, "y holds values of about 171: scale y"),
+    ("diabetes, y as it is", {"early_stopping": True}, "y holds values of about 171: scale y"),
+    ("diabetes, tiny y", {}, "y holds values of about 0.0001: scale y"),
+    ("diabetes", {"loss": cubic, "learning_rate_init": 1e-9}, "Training has not lowered the loss.* may be too small"),
+    (
+        "diabetes",
+        {"early_stopping": True, "X_val": X_DIABETES[:1], "y_val": scale(PROGRESSION)[:1]},
+        "the validation score was 0 after each of 12 epochs .there is 1 row .* Pass scoring='loss'",
+    ),
+    (
+        "diabetes",
+        {"early_stopping": True, "X_val": X_DIABETES[:9], "y_val": np.ones(9)},
+        "the validation score was 0 after each of 12 epochs .all 9 rows to validate on have the same y",
+    ),
+    (
+        "digits",
+        {"early_stopping": True, "scoring": lambda *_: 0.5, "learning_rate_init": 0.1},
+        r"the validation score was 0.5 after each of 12 epochs .of 180 rows",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "options", "cause"), BROKEN, ids=[cause[:50] for *_, cause in BROKEN])
+def test_broken_fits_say_why(data, options, cause):
+    (message,), _ = warnings_of(data, **options)
+    assert re.search(cause, message), message
+
+
+def test_it_is_a_convergence_warning_on_the_line_of_the_user():
+    with pytest.warns(ConvergenceWarning, match="no better than a constant prediction") as caught:
+        MLPTorchClassifier(learning_rate_init=1e-9).fit(X_DIGITS, DIGITS)
+    assert [one.filename for one in caught] == [__file__]
+
+
+def test_each_call_of_a_stack_has_its_own():
+    rates = [1e-9, 1e-3]
+    with pytest.warns(UntrainedWarning) as caught:
+        Parallel(backend="sk_mlp")(
+            delayed(MLPTorchClassifier(learning_rate_init=rate, random_state=0).fit)(X_DIGITS, DIGITS) for rate in rates
+        )
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("module", [nn.Linear, lambda n, m: nn.Sequential(nn.Linear(n, 9), nn.ReLU(), nn.Linear(9, m))])
+def test_networks_of_users_count_too(module):
+    (message,), _ = warnings_of("digits", module=module, learning_rate_init=1e-9)
+    assert "learning_rate_init=1e-09 may be too small" in message
+
+
+class TestSilence:
+    """Where there is nothing to tell."""
+
+    @pytest.mark.parametrize("y", [np.zeros(200), np.full(200, 7)])
+    @pytest.mark.parametrize("cls", [MLPTorchClassifier, MLPTorchRegressor])
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    def test_constant_targets(self, cls, y, early_stopping):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UntrainedWarning)
+            warnings.filterwarnings("ignore", "Stochastic")
+            cls(early_stopping=early_stopping, learning_rate_init=1e-9, random_state=0).fit(X_DIGITS[:200], y)
+
+    @pytest.mark.parametrize("options", [{"max_iter": 3}, {"tol": 1.0, "n_iter_no_change": 2}, {"max_time": 1e-6}])
+    def test_ends_that_a_user_has_set(self, options):
+        assert warnings_of("digits", **options, learning_rate_init=1e-4)[0] == []
+
+    def test_partial_fit(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            MLPTorchClassifier(learning_rate_init=1e-9).partial_fit(X_DIGITS, DIGITS, classes=np.arange(10))
+
+    def test_few_rows(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            MLPTorchClassifier(learning_rate_init=1e-9).fit(X_DIGITS[:100], DIGITS[:100])
+
+    def test_weights_that_leave_one_target(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            weight = np.where(DIGITS == 3, 1.0, 1e-9)
+            MLPTorchClassifier(learning_rate_init=1e-9).fit(X_DIGITS, DIGITS, sample_weight=weight)
+
+
+def test_nothing_is_drawn_and_nothing_is_changed():
+    def fit(rate):
+        random_state = np.random.RandomState(0)
+        fitted = MLPTorchClassifier((), max_iter=2, tol=1.0, random_state=random_state, learning_rate_init=rate)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted.fit(np.repeat(X_DIGITS, 2, axis=0), np.repeat(DIGITS, 2))
+        return random_state.randint(2**31)
+
+    np.random.seed(0)  # noqa: NPY002 (the state of which is looked at)
+    before, torchs = np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
+    assert fit(1e-9) == fit(1e-3)
+    np.testing.assert_equal(np.random.get_state(legacy=False), before)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torchs)
+
+
+OBJECTIVES = {
+    "binary": (BinaryCrossEntropy(), 1, "labels"),
+    "binary, smoothed": (BinaryCrossEntropy(0.2), 1, "labels"),
+    "multilabel": (MultilabelCrossEntropy(), 3, "labels"),
+    "multiclass": (CrossEntropy(), 4, "classes"),
+    "multiclass, smoothed": (CrossEntropy(0.3), 4, "classes"),
+    **{
+        name: (regression_objective(name, 0.3, 0.7), 3, "values")
+        for name in ("squared_error", "absolute_error", "quantile", "huber", "poisson", "gamma", "gaussian_nll")
+    },
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_best_constant_is_a_minimum(name, weighted, rng):
+    """No other constant has a smaller loss, along any output."""
+    objective, n_outputs, kind = OBJECTIVES[name]
+    drawn = {
+        "labels": lambda: rng.uniform(size=(1, n_outputs, 301)) < 0.3,
+        "classes": lambda: rng.choice(4, size=(1, 1, 301), p=[0.1, 0.2, 0.7, 0.0]),
+        "values": lambda: rng.gamma(2.0, size=(1, n_outputs, 301)),
+    }[kind]()
+    target = torch.from_numpy(drawn if kind == "classes" else drawn.astype(float))
+    weight = torch.from_numpy(rng.uniform(0.1, 3, 301) if weighted else np.ones(301))
+    n_raw = n_outputs * objective.n_raw
+    best = objective.constant(target, weight, n_raw)
+    assert best.shape == (1, n_raw, 1)
+
+    def loss(raw):
+        return objective.mean_loss(raw.expand(-1, -1, 301).contiguous(), target, weight)
+
+    for output in range(n_raw):
+        for step in (-0.03, 0.03):
+            other = best.clone()
+            other[0, output] += step
+            assert loss(other) > loss(best) - 1e-9
+
+
+def test_no_constant_is_known_of_a_users_loss():
+    assert CustomLoss(cubic, SquaredError()).constant(torch.zeros(1, 1, 3), torch.ones(3), 1) is None
+
+
+class TestEarlyStoppingGoesByTheLoss:
+    """Where scikit-learn's MLP lacks it; where it has it, by scikit-learn's score."""
+
+    X = np.random.RandomState(0).uniform(-1, 1, (4000, 1))
+    y = (X[:, 0] + np.random.RandomState(1).exponential(size=4000)) / 2
+
+    @pytest.mark.parametrize(
+        ("loss", "by_loss"),
+        [
+            ("squared_error", False), ("poisson", False), ("quantile", True), ("absolute_error", True), ("huber", True),
+            ("gamma", True), ("gaussian_nll", True), (cubic, True),
+        ],
+    )  # fmt: skip
+    def test_regressors(self, loss, by_loss):
+        y = np.maximum(self.y, 0.1)
+        fitted = MLPTorchRegressor(loss, (8,), early_stopping=True, max_iter=3, n_iter_no_change=3, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted.fit(self.X, y)
+        losses = -np.array(fitted.validation_loss_curve_)
+        assert np.array_equal(fitted.validation_scores_, losses) == by_loss
+
+    def test_classifiers(self, where):
+        def fit(**options):
+            fitted = MLPTorchClassifier((8,), early_stopping=True, max_iter=3, random_state=0, **options, **where)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                return fitted.fit(X_DIGITS, DIGITS)
+
+        own = fit(loss=lambda raw, target: nn.functional.cross_entropy(raw, target, reduction="none"))
+        np.testing.assert_array_equal(own.validation_scores_, -np.array(own.validation_loss_curve_))
+        for options in ({}, {"label_smoothing": 0.1}, {"class_weight": "balanced"}, {"scoring": "accuracy"}):
+            assert min(fit(**options).validation_scores_) > 0
+
+    def test_a_quantile_covers_what_it_says(self):
+        fitted = MLPTorchRegressor("quantile", quantile=0.95, early_stopping=True, random_state=0)
+        covered = (self.y <= fitted.fit(self.X, self.y).predict(self.X)).mean()
+        assert covered == pytest.approx(0.95, abs=0.02)
+
+    def test_a_score_by_another_loss_is_no_record_to_beat(self):
+        fitted = MLPTorchRegressor(
+            "quantile", (8,), quantile=0.5, early_stopping=True, max_iter=2, warm_start=True, random_state=0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted.fit(self.X, self.y)
+            first = fitted.best_validation_score_
+            again = fitted.fit(self.X, self.y)._progress
+            assert again.best_score >= first
+            fitted.set_params(quantile=0.9).fit(self.X, 100 + self.y)
+        assert fitted.best_validation_score_ < first
