@@ -37,7 +37,8 @@ if __name__ == "__main__":
     X, y = make_classification(
         3000, 20, n_informative=10, n_redundant=0, n_classes=4, weights=[0.55, 0.2, 0.15, 0.1], random_state=0
     )
-    options = {"early_stopping": True, "class_weight": "balanced", "learning_rate_init": 0.003, "random_state": 0}
+    options = {"class_weight": "balanced", "learning_rate_init": 0.003, "random_state": 0}
+    options |= {"early_stopping": True, "scoring": "loss"}
     for name, network in (
         ("one hidden layer", MLPTorchClassifier((32,), **options)),
         ("residual network", MLPTorchClassifier(module=resnet, **options)),

@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from sk_mlp import MLPTorchClassifier
 
 X, y = load_digits(return_X_y=True)
-network = MLPTorchClassifier((32, 16), batch_size=32, early_stopping=True, n_iter_no_change=5, random_state=0)
+stop = {"early_stopping": True, "scoring": "loss", "n_iter_no_change": 5}
+network = MLPTorchClassifier((32, 16), batch_size=32, random_state=0, **stop)
 grid = {
     "mlptorchclassifier__learning_rate_init": [1e-3, 3e-3, 1e-2],
     "mlptorchclassifier__alpha": [1e-5, 1e-3, 1e-1],

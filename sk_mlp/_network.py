@@ -84,10 +84,14 @@ class Layout:
 
     def join(self, packed: Sequence[Tensor]) -> Tensor:
         """Return a new flat buffer holding k packed vectors."""
+        if self.k == 1:
+            return packed[0].clone()
         return torch.cat([vector[start:stop] for start, stop in self._pieces for vector in packed])
 
     def member(self, flat: Tensor, i: int) -> Tensor:
         """Return a packed copy of member `i`."""
+        if self.k == 1:
+            return flat.clone()
         return torch.cat([run[i] for run in self.runs(flat)])
 
     def spread(self, values: Sequence[float], like: Tensor) -> float | Tensor:

@@ -169,17 +169,21 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
         raise ValueError(f"module must build the whole network itself, got {changed} besides")
 
 
+# What a value of some type, given to one parameter, was probably meant for.
+_MEANT_FOR = {"learning_rate": (Real, "learning_rate_init"), "loss": (Integral | tuple | list, "hidden_layer_sizes")}
+
+
 @contextmanager
 def hint_for(estimator: BaseEstimator) -> Iterator[None]:
-    """Add to scikit-learn's error what a user has probably meant."""
+    """Add to scikit-learn's error about a parameter what a user has probably meant."""
     try:
         yield
     except InvalidParameterError as error:
-        rate = estimator.learning_rate
-        if not isinstance(rate, Real) or isinstance(rate, bool) or "'learning_rate'" not in str(error):
-            raise
-        hint = f"learning_rate names a schedule; did you mean learning_rate_init={rate!r}?"
-        raise InvalidParameterError(f"{error} {hint}") from None
+        for name, (kind, meant) in _MEANT_FOR.items():
+            value = getattr(estimator, name)
+            if isinstance(value, kind) and not isinstance(value, bool) and f"'{name}' parameter" in str(error):
+                raise InvalidParameterError(f"{error} Did you mean {meant}={value!r}?") from None
+        raise
 
 
 class _Reader(NamedTuple):

@@ -149,8 +149,8 @@ class Member:
 
     def __post_init__(self) -> None:
         task = self.task
-        # A copy: the task keeps its starting point.
-        parameters = torch.tensor(task.parameters, dtype=task.precision.master, device=task.device)
+        # A copy: the task keeps its starting point. (`torch.tensor` takes ten times as long to make one.)
+        parameters = torch.from_numpy(task.parameters.copy()).to(task.device, task.precision.master)
         self.first = self.current = self.best = Snapshot(parameters, buffers(task))
         self.turns = turns_of(task)
         self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)

@@ -311,8 +311,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Target values. Best near 1: see the class on scaling.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, not all zero. A weight of 2 counts as the row twice. Only their ratios matter, but beside
-        the penalty, whose `alpha` is divided by their sum.
+            Non-negative weights, not all zero. A weight of 2 counts as the row twice. Only their ratios matter,
+            and beside the penalty their sum, by which `alpha` is divided.
         X_val, y_val : like X and y, default=None
             Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
             `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.

@@ -518,10 +518,13 @@ def test_type_errors_name_the_class(cls, method):
             getattr(cls(), method)(lr=1)
 
 
-def test_a_rate_for_a_schedule(where):
+def test_values_for_another_parameter(where):
     for rate in (0.01, 1, np.float32(0.5)):
-        with pytest.raises(ValueError, match=r"'learning_rate' .* did you mean learning_rate_init=.*\?$"):
+        with pytest.raises(ValueError, match=r"'learning_rate' .* Did you mean learning_rate_init=.*\?$"):
             MLPTorchClassifier(learning_rate=rate, **where).fit([[0.0], [1.0]], [0, 1])
+    for sizes in (8, (8, 4), [8]):
+        with pytest.raises(ValueError, match=r"'loss' .* Did you mean hidden_layer_sizes=.*\?$"):
+            MLPTorchRegressor(sizes, **where).fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(ValueError, match=r"'learning_rate' .* Got 'slow' instead.$"):
         MLPTorchClassifier(learning_rate="slow", **where).fit([[0.0], [1.0]], [0, 1])
 

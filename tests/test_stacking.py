@@ -919,3 +919,17 @@ def test_a_shared_random_state_is_not_taken_back_behind_others():
 
     Parallel(backend="sk_mlp")(delayed(fit)(fails) for fails in (True, False, False))
     assert not np.array_equal(shared.get_state()[1], np.random.RandomState(0).get_state()[1])
+
+
+def test_a_search_without_a_seed_repeats_itself():
+    """After the same seed of NumPy's global generator; fits that take turns draw in another order than one by one."""
+
+    def scores(backend):
+        np.random.seed(0)  # noqa: NPY002 (what random_state=None draws from)
+        with parallel_config(backend):
+            estimator = MLPTorchRegressor(hidden_layer_sizes=(4,), max_iter=3)
+            search = GridSearchCV(estimator, {"alpha": [1.0, 2.0]}, cv=2)
+            return search.fit(PROBLEMS["regression"].X, PROBLEMS["regression"].y).cv_results_["mean_test_score"]
+
+    for backend in ("sequential", "sk_mlp"):
+        np.testing.assert_array_equal(scores(backend), scores(backend))
