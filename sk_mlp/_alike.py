@@ -7,21 +7,41 @@ is not compared.
 
 from __future__ import annotations
 
+import math
+import reprlib
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from types import CodeType, FunctionType, MethodType
-from typing import Any
+from functools import cached_property, partial
+from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 # What Python itself writes into a class, besides what the class statement says.
-_WRITTEN_BY_PYTHON = {"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__doc__", "_abc_impl"}
+_WRITTEN_BY_PYTHON = {
+    "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__doc__", "_abc_impl", "__orig_bases__",
+    "__parameters__",
+}  # fmt: skip
+_NamedTupleField = type(vars(namedtuple("_Point", "x"))["x"])
+# Not line numbers, which change with what stands above.
 _CODE = (
     "co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_flags",
     "co_argcount", "co_posonlyargcount", "co_kwonlyargcount",
 )  # fmt: skip
-_ABSENT = "nothing"
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+Parts = dict[tuple[str, Any], Any]  # what a value is compared by: a kind of part, and its name
+
+
+class _Absent:
+    """Stands for a part that one of two values lacks."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
 
 
 def alike(a: Any, b: Any) -> bool:
@@ -31,47 +51,78 @@ def alike(a: Any, b: Any) -> bool:
 
 def difference(a: Any, b: Any) -> str | None:
     """Say where two values differ, such as "width=8 before, 16 now"; None where they do not."""
-    return next(_differences(a, b, "", frozenset()), None)
+    try:
+        return next(_differences(a, b, (), set()), None)
+    except RecursionError:  # nested too deeply to be compared
+        return _described(a, b, ())
 
 
-def _differences(a: Any, b: Any, place: str, under_way: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Yield the differences of two values; pairs that are being compared further up count as equal."""
-    if a is b or (id(a), id(b)) in under_way:
+def is_same_function(a: Any, b: Any) -> bool:
+    """Whether two functions are one, or partials of one with the same plain arguments: what one keeps, both keep."""
+    if a is b or not (type(a) is type(b) is partial):
+        return a is b
+    arguments = [(made.args, made.keywords) for made in (a, b)]
+    are_plain = all(isinstance(value, _PLAIN) for args, named in arguments for value in (*args, *named.values()))
+    return a.func is b.func and are_plain and alike(*arguments)
+
+
+def _differences(a: Any, b: Any, place: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield the differences of two values; pairs that were seen are equal, or the comparison would have ended."""
+    if a is b or (id(a), id(b)) in seen:
         return
-    under_way |= {(id(a), id(b))}
+    seen.add((id(a), id(b)))
     kinds = _kind(a), _kind(b)
-    is_one_kind = kinds[0] is kinds[1] or next(_differences(*kinds, place, under_way), None) is None
-    before, now = _parts_of(a), _parts_of(b)
-    if not is_one_kind or before is None or now is None:
+    is_one_kind = kinds[0] is kinds[1] or next(_differences(*kinds, place, set(seen)), None) is None
+    # Of two classes that are alike, `==` of the objects need not know.
+    parts_of = _parts_of if kinds[0] is kinds[1] else lambda value: _parts_of(value) or _attributes_of(value)
+    before, now = (parts_of(a), parts_of(b)) if is_one_kind else (None, None)
+    if before is None or now is None:
         if not is_one_kind or not _equal(a, b):
             yield _described(a, b, place)
         return
-    for name in dict.fromkeys((*before, *now)):
-        inner = f"{place}.{name}".lstrip(".")
-        yield from _differences(before.get(name, _ABSENT), now.get(name, _ABSENT), inner, under_way)
+    for kind, name in dict.fromkeys((*before, *now)):
+        inner = (*place, name if kind in _NAMED else f"<{kind}>") if kind in _SHOWN else place
+        yield from _differences(before.get((kind, name), _ABSENT), now.get((kind, name), _ABSENT), inner, seen)
+
+
+_NAMED = {"argument", "attribute", "closure", "keyword", "member"}
+_SHOWN = {*_NAMED, "code"}
 
 
 def _kind(value: Any) -> type:
-    """Return the type by which a value is compared; classes of users' by `type` whatever their metaclass."""
+    """Return the type by which a value is compared; classes by `type` whatever their metaclass."""
     return type if isinstance(value, type) else type(value)
 
 
-def _parts_of(value: Any) -> Mapping[Any, Any] | None:
+def _parts_of(value: Any) -> Parts | None:
     """Return what a value is compared by; None of one that knows by itself what it equals."""
     for kind, parts in _PARTS.items():
         if isinstance(value, kind):
-            return parts(value)
+            return {**parts(value), **_attributes_of(value)}
     knows_identity_alone = all("__eq__" not in vars(cls) for cls in type(value).__mro__[:-1])
-    return vars(value) if knows_identity_alone and hasattr(value, "__dict__") else None
+    attributes = _attributes_of(value)
+    return attributes if knows_identity_alone and attributes else None
 
 
-def _of_function(function: FunctionType) -> dict[str, Any]:
-    closure = dict(zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True))
-    defaults = dict(enumerate(function.__defaults__ or ()))
+def _attributes_of(value: Any) -> Parts:
+    """Return what an object keeps in its dictionary and slots."""
+    if isinstance(value, type | cached_property):  # which keeps a lock
+        return {}
+    declared = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
+    slots = [name for names in declared for name in ([names] if isinstance(names, str) else names)]
+    in_slots = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return {("attribute", name): kept for name, kept in {**in_slots, **getattr(value, "__dict__", {})}.items()}
+
+
+def _of_function(function: FunctionType) -> Parts:
+    closure = zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True)
     return {
-        "module": function.__module__, "code": function.__code__, "defaults": defaults,
-        **(function.__kwdefaults__ or {}), **closure,
-    }  # fmt: skip
+        ("module", ""): function.__module__,
+        ("function", ""): function.__code__,
+        **_numbered("argument", function.__defaults__ or ()),
+        **_named("keyword", function.__kwdefaults__ or {}),
+        **_named("closure", dict(closure)),
+    }
 
 
 def _content(cell: Any) -> Any:
@@ -82,55 +133,66 @@ def _content(cell: Any) -> Any:
         return _ABSENT
 
 
-def _of_code(code: CodeType) -> dict[str, Any]:
-    # Not its line numbers, which change with what stands above.
-    return {**{name: getattr(code, name) for name in _CODE}, "constants": code.co_consts}
+def _of_code(code: CodeType) -> Parts:
+    return {**{("code", name): getattr(code, name) for name in _CODE}, **_numbered("constant", code.co_consts)}
 
 
-def _of_partial(made: Any) -> dict[str, Any]:
-    return {"func": made.func, **dict(enumerate(made.args)), **made.keywords}
+def _of_partial(made: Any) -> Parts:
+    return {("function", ""): made.func, **_numbered("argument", made.args), **_named("keyword", made.keywords)}
 
 
-def _of_class(cls: type) -> dict[str, Any]:
+def _of_class(cls: type) -> Parts:
     own = {name: value for name, value in vars(cls).items() if name not in _WRITTEN_BY_PYTHON}
-    return {"name": f"{cls.__module__}.{cls.__qualname__}", "bases": cls.__bases__, **own}
+    return {("name", ""): f"{cls.__module__}.{cls.__qualname__}", ("bases", ""): cls.__bases__, **_named("member", own)}
 
 
-def _of_method(method: MethodType) -> dict[str, Any]:
-    return {"function": method.__func__, "of": method.__self__}
+def _named(kind: str, values: Mapping[Any, Any]) -> Parts:
+    return {(kind, name): value for name, value in values.items()}
 
 
-def _of_sequence(values: Any) -> dict[Any, Any]:
-    return dict(enumerate(values))
+def _numbered(kind: str, values: Any) -> Parts:
+    return {(kind, i): value for i, value in enumerate(values)}
 
 
-def _of_descriptor(made: Any) -> dict[str, Any]:
-    return {"function": made.__func__}
-
-
-def _of_property(made: property) -> dict[str, Any]:
-    return {"get": made.fget, "set": made.fset}
-
-
-_PARTS: dict[type, Callable[[Any], Mapping[Any, Any]]] = {
-    FunctionType: _of_function, CodeType: _of_code, partial: _of_partial, type: _of_class, MethodType: _of_method,
-    list: _of_sequence, tuple: _of_sequence, dict: lambda values: values,
-    staticmethod: _of_descriptor, classmethod: _of_descriptor, property: _of_property,
-}  # fmt: skip
+_PARTS: dict[type, Callable[[Any], Parts]] = {
+    FunctionType: _of_function,
+    CodeType: _of_code,
+    partial: _of_partial,
+    type: _of_class,
+    MethodType: lambda method: {("function", ""): method.__func__, ("argument", "self"): method.__self__},
+    list: lambda values: _numbered("item", values),
+    tuple: lambda values: _numbered("item", values),
+    dict: lambda values: _named("argument", values),
+    staticmethod: lambda made: {("function", ""): made.__func__},
+    classmethod: lambda made: {("function", ""): made.__func__},
+    property: lambda made: {("function", "get"): made.fget, ("function", "set"): made.fset},
+    cached_property: lambda made: {("function", ""): made.func},
+    MemberDescriptorType: lambda made: {("name", ""): made.__name__},
+    GetSetDescriptorType: lambda made: {("name", ""): made.__name__},
+    _NamedTupleField: lambda made: {("name", ""): made.__reduce__()[1]},
+    TypeVar: lambda made: {("name", ""): repr(made)},
+}
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether two values of one type are equal."""
-    if isinstance(a, np.ndarray | np.generic):
-        return bool(a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    return bool(a == b)
+    """Whether two values of one type are equal; not-a-number is, and minus zero is not zero."""
+    try:
+        if isinstance(a, np.ndarray | np.generic) and a.dtype.kind != "O":
+            return bool(a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
+        if isinstance(a, torch.Tensor):
+            return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+        if isinstance(a, float):
+            return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
+        if isinstance(a, set | frozenset) and a != b:
+            return len(a) == len(b) and all(any(alike(x, y) for y in b) for x in a)
+        return bool(a == b)
+    except Exception:  # what users write, and tables of any kind, compare as they like
+        return False
 
 
-def _described(a: Any, b: Any, place: str) -> str:
+def _described(a: Any, b: Any, place: tuple[str, ...]) -> str:
     """Say what two values were before and are now, or of what the code differs."""
-    owner, is_code, _ = f".{place}".rpartition(".co_")
-    if is_code:
-        return f"other code in {owner.removesuffix('.code').lstrip('.') or 'the function'}"
-    return f"{place}={a!r} before, {b!r} now" if place else f"{a!r} before, {b!r} now"
+    if place and place[-1] == "<code>":
+        return f"other code in {'.'.join(map(str, place[:-1])) or 'the function'}"
+    values = f"{reprlib.repr(a)} before, {reprlib.repr(b)} now"
+    return f"{'.'.join(map(str, place))}={values}" if place else values

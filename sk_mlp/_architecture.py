@@ -105,6 +105,11 @@ class Architecture:
         between = 1 + (self.normalization is not None) + self.is_random  # activation, normalization, dropout
         return [str(i * (1 + between)) for i in range(len(self.layer_sizes) - 1)]
 
+    @property
+    def _of_linear(self) -> set[str]:
+        """Names of their parameters in the modules' states."""
+        return {f"{name}.{part}" for name in self._linear_names for part in ("weight", "bias")}
+
     def draw(self, rng: np.random.RandomState | None, seed: int, dtype: np.dtype) -> Weights:
         """Return initial values: of linear layers built here from `rng`, of what users build from `seed`."""
         assert rng is not None
@@ -117,7 +122,7 @@ class Architecture:
         if self.has_closed_form:
             return weights
         state = self._built(weights, Kinds(), seed).state_dict()
-        own = {f"{name}.{part}" for name in self._linear_names for part in ("weight", "bias")}
+        own = self._of_linear
         return weights._replace(rest=_arrays({name: state[name] for name in state if name not in own}, dtype))
 
     def module(self, weights: Weights, kinds: Kinds) -> nn.Module:
@@ -127,6 +132,11 @@ class Architecture:
             return load(self._made_by_user(0), rest)
         module = self._built(weights, kinds, 0)
         own = module.state_dict(keep_vars=True)  # the parameters themselves, over the memory of `weights`
+        lacking = own.keys() - rest.keys() - self._of_linear
+        if lacking:
+            raise ValueError(
+                f"module_state_ must hold the state of a network with {sorted(lacking)}, got {sorted(rest)}"
+            )
         load(module, rest | {name: value for name, value in own.items() if name not in rest})
         return module
 

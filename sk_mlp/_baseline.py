@@ -1,13 +1,12 @@
 """Whether a fit was of any use: its network against the best constant prediction, and where it lost, the likely cause.
 
-It looks at a fit that has ended, and at no more than some thousand of its rows. A fit that went well is known by its
-last loss, and costs no more than a few steps.
+It looks at a fit that has ended, and at some of its rows. A fit that went well is known by its last loss, and costs no
+more than a few steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from math import ldexp, sqrt
 from typing import Any, NamedTuple
 
@@ -17,60 +16,67 @@ import torch
 from torch import Tensor, nn
 
 from ._batches import values_in_a_row
+from ._modes import threads_for
 from ._task import FitResult, FitTask, Status, Table
 
-_MOST_ROWS, _MOST_VALUES = 2000, 2**22  # to look at
+_SOME_ROWS, _MANY_ROWS = 2000, 100_000  # to look at; more of them where some do not decide
+_MOST_VALUES = 2**22  # of features and raw predictions
+_CLEARLY = 0.1  # a loss that is below the constant's by this share, over a whole epoch, needs no closer look
+_BARELY = 1e-4  # share of the constant's loss by which the network's has to be below it
+_SURELY = 3.0  # standard errors of a difference between two losses
+_UNMOVED = 1e-3  # a loss that changes by less than this share from the first epoch to the last
+_FAR_FROM_ONE = 105.0  # a scale, or the inverse of one: a hundred, and not what scatters around it
+_MANY = 0.5  # of a layer's units
+_STRONG = 0.1  # a penalty that is this large beside the weights of a batch, or a decay of coefs in one step
+_CUT = 1e3  # a gradient that is so many times longer than it may be
+_NEXT_TO_NOTHING = 1e-5  # of the weight of all rows
 _FEW_ROWS = 100  # that tell a network from a constant by luck
 _USUAL_TOL = 1e-4
-_CLEARLY = 0.1  # a loss that is below the constant's by this share, over a whole epoch, needs no closer look
-_BARELY = 1e-3  # share of the constant's loss by which the network's has to be below it
-_UNMOVED = 1e-3  # a loss that changes by less than this share from the first epoch to the last
-_FAR_FROM_ONE = 100.0  # a scale, or the inverse of one
-_MANY = 0.5  # of a layer's units
-_NEXT_TO_NOTHING = 1e-5  # of the weight of all rows
-_STRONG = 0.1  # a penalty that is this large beside the weights of a batch
 
 _ENDED = {Status.CONVERGED, Status.NO_BETTER_SCORE, Status.LBFGS_DONE}
 _CUT_SHORT = {Status.MAX_ITER, Status.MAX_TIME, Status.SCHEDULE_DONE, Status.LBFGS_STOPPED}
-
-
-def doubts(
-    task: FitTask,
-    result: FitResult,
-    raw_predictions: Callable[[Any], np.ndarray],
-    module: Callable[[], nn.Module] | None,
-    feature_names: Sequence[str],
-) -> str | None:
-    """Say why a network is of no use, and what may help; None where nothing is wrong.
-
-    `raw_predictions` maps rows like those of the task to `(n, n_raw)`; `module` makes the network, if it is a sequence
-    of layers.
-    """
-    if result.status not in _ENDED | _CUT_SHORT:
-        return None
-    blind = _blind_score(task, result)
-    sample = _Sample.of(task)
-    if len(task.table.rows) <= _FEW_ROWS or sample.is_constant:
-        return blind
-    constant = sample.constant_loss(task)
-    if constant is not None and blind is None and _kept_loss(task, result) < constant - _CLEARLY * abs(constant):
-        return None
-    X = sample.X
-    raw = raw_predictions(X)
-    lead = _comparison(task, result, sample, constant, raw)
-    if lead is None:
-        return blind
-    causes = [*([] if blind is None else [blind]), *_far_scales(task, sample, X, feature_names)]
-    causes += _failures(task, result, sample, raw, None if module is None else partial(_idle_units, module, X), causes)
-    if not causes and (result.status in _CUT_SHORT or task.settings.tol > _USUAL_TOL):
-        return None  # more epochs may be all it takes: there is a warning of them, or a user has set their number
-    return " ".join([lead, *(causes or [_UNKNOWN])])
-
-
 _UNKNOWN = (
     "Nothing in the data's scale, the units or the losses shows why: X may tell nothing about y, or the network, its "
     "learning rate or the end of its training may not suit it."
 )
+
+
+class Fitted(NamedTuple):
+    """How to look at a fitted network."""
+
+    raw_predictions: Callable[[Any], np.ndarray]  # (n, n_raw) float64, for rows like those of the task
+    module: Callable[[], nn.Module] | None  # makes the network, if it is a sequence of layers built here
+    feature_names: Sequence[str]
+
+
+def doubts(task: FitTask, result: FitResult, fitted: Fitted) -> str | None:
+    """Say why a network is of no use, and what may help; None where nothing is wrong."""
+    if result.status not in _ENDED | _CUT_SHORT:
+        return None
+    with threads_for(0):
+        blind = _blind_score(task, result)
+        sample = _Sample.of(task, _SOME_ROWS)
+        if sample.is_constant and _size_of_values(task, sample) <= _FAR_FROM_ONE:
+            return blind
+        constant = sample.constant_loss(task)
+        if constant is not None and blind is None and _kept_loss(task, result) < constant - _CLEARLY * abs(constant):
+            return None
+        return _verdict(task, result, fitted, blind) or blind
+
+
+def _verdict(task: FitTask, result: FitResult, fitted: Fitted, blind: str | None) -> str | None:
+    """Compare a network with a constant, and look for causes if it is no better."""
+    sample, look = _closer_look(task, fitted)
+    lead = _stand_still(result, look.raw) if look.constant is None else look.lead
+    if lead is None or (sample.is_constant and _is_near(sample.target, look.raw)):
+        return None
+    causes = [] if blind is None else [blind]
+    causes += _far_scales(task, sample, look.X, fitted.feature_names)
+    causes += _failures(task, result, sample, look, fitted.module, is_explained=bool(causes))
+    is_unfinished = result.status in _CUT_SHORT or task.settings.tol > _USUAL_TOL
+    if not causes and (is_unfinished or len(task.table.rows) <= _FEW_ROWS):
+        return None  # more epochs may be all it takes: there is a warning of them, or a user has set their number
+    return " ".join([lead, *(causes or [_UNKNOWN])])
 
 
 class _Sample(NamedTuple):
@@ -82,10 +88,9 @@ class _Sample(NamedTuple):
     weight: Tensor
 
     @classmethod
-    def of(cls, task: FitTask) -> _Sample:
-        """Return all rows that are trained on, or as many as are enough."""
+    def of(cls, task: FitTask, most: int) -> _Sample:
+        """Return all rows that are trained on, or at most so many of them."""
         table, rows = task.table, task.table.rows
-        most = max(1, min(_MOST_ROWS, _MOST_VALUES // max(1, values_in_a_row(table.X))))
         if len(rows) > most:
             # Of a generator of its own: nothing is drawn from a user's.
             rows = rows[np.sort(np.random.default_rng(0).integers(len(rows), size=most))]
@@ -93,11 +98,6 @@ class _Sample(NamedTuple):
         target = torch.from_numpy(table.target[rows].T.copy()).unsqueeze(0)
         target = target.double() if target.is_floating_point() else target
         return cls(table, rows, target, torch.from_numpy(weight))
-
-    @property
-    def X(self) -> Any:
-        """Inputs as the table has them; a copy, and so only for who needs it."""
-        return self.table.X[self.rows]
 
     @property
     def is_constant(self) -> bool:
@@ -110,34 +110,80 @@ class _Sample(NamedTuple):
 
     def constant_loss(self, task: FitTask) -> float | None:
         """Return the loss of the best constant prediction, if that is known."""
-        constant = task.objective.constant(self.target, self.weight, task.layer_sizes[-1])
+        return task.objective.constant_loss(self.target, self.weight, task.layer_sizes[-1])
+
+
+class _Look(NamedTuple):
+    """A network's raw predictions `(n, n_raw)` for rows X, and its loss and the best constant's there, if known."""
+
+    X: Any
+    raw: np.ndarray
+    loss: float
+    constant: float | None
+    error: float  # standard error of the difference
+
+    @classmethod
+    def at(cls, task: FitTask, fitted: Fitted, sample: _Sample) -> _Look:
+        """Predict a sample."""
+        X = sample.table.X[sample.rows]
+        raw = fitted.raw_predictions(X)
+        known = _Sample.of(task, _MANY_ROWS)  # of thousands of classes, some rows do not show the shares
+        constant = task.objective.constant(known.target, known.weight, raw.shape[1])
         if constant is None:
+            return cls(X, raw, np.nan, None, 0.0)
+        n = len(sample.rows)
+        losses = task.objective.losses(torch.from_numpy(raw.T.copy()).unsqueeze(0), sample.target)
+        of_constant = task.objective.losses(constant.expand(-1, -1, n).contiguous(), sample.target)
+        share = sample.weight / sample.weight.sum()
+        mean, of_constant_mean = (losses * share).sum().item(), (of_constant * share).sum().item()
+        difference = (losses - of_constant - (mean - of_constant_mean)) * share
+        return cls(X, raw, mean, of_constant_mean, difference.square().sum().sqrt().item())
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether other rows might show another winner."""
+        return self.constant is not None and abs(self.loss - self.constant) <= _SURELY * self.error
+
+    @property
+    def lead(self) -> str | None:
+        """Say that the network is no better than a constant; None if it is."""
+        assert self.constant is not None
+        if self.loss < self.constant - _BARELY * abs(self.constant):
             return None
-        raw = constant.expand(-1, -1, self.target.shape[-1]).contiguous()
-        return task.objective.mean_loss(raw, self.target, self.weight)
+        return (
+            f"The network is no better than a constant prediction: its loss on the training rows is {self.loss:.4g}, "
+            f"that of the best constant {self.constant:.4g}."
+        )
+
+
+def _closer_look(task: FitTask, fitted: Fitted) -> tuple[_Sample, _Look]:
+    """Predict some rows, and many where those do not decide."""
+    for most in (_SOME_ROWS, _MANY_ROWS):
+        most = max(1, min(most, _MOST_VALUES // (values_in_a_row(task.table.X) + task.layer_sizes[-1])))
+        sample = _Sample.of(task, most)
+        look = _Look.at(task, fitted, sample)
+        if len(sample.rows) < most or not look.is_undecided:
+            break
+    return sample, look
+
+
+def _kept_epoch(task: FitTask, result: FitResult) -> int:
+    """Return the index of the epoch whose weights were kept, of those of this fit."""
+    if task.settings.early_stopping and task.validation is not None:
+        return int(result.progress.history.last("validation_score", result.n_iter).argmax())
+    return result.n_iter - 1
 
 
 def _kept_loss(task: FitTask, result: FitResult) -> float:
     """Return the loss of the epoch whose weights were kept."""
-    history, n = result.progress.history, result.n_iter
-    if n and task.settings.early_stopping and task.validation is not None:
-        return float(history.last("loss", n)[history.last("validation_score", n).argmax()])
-    return result.loss
+    if result.n_iter == 0:
+        return result.loss
+    return float(result.progress.history.last("loss", result.n_iter)[_kept_epoch(task, result)])
 
 
-def _comparison(
-    task: FitTask, result: FitResult, sample: _Sample, constant: float | None, raw: np.ndarray
-) -> str | None:
-    """Say that a network's raw predictions `(n, n_raw)` are no better than a constant; None if they are."""
-    if constant is None:  # a loss of the user's own
-        return _stand_still(result, raw)
-    loss = task.objective.mean_loss(torch.from_numpy(raw.T.copy()).unsqueeze(0), sample.target, sample.weight)
-    if loss < constant - _BARELY * abs(constant):
-        return None
-    return (
-        f"The network is no better than a constant prediction: its loss on the training rows is {loss:.4g}, that of "
-        f"the best constant {constant:.4g}."
-    )
+def _goes_on(result: FitResult) -> bool:
+    """Whether the network had been trained before."""
+    return len(result.progress.history) > result.n_iter
 
 
 def _stand_still(result: FitResult, raw: np.ndarray) -> str | None:
@@ -145,7 +191,7 @@ def _stand_still(result: FitResult, raw: np.ndarray) -> str | None:
     losses = result.progress.history.last("loss", result.n_iter)
     if (raw == raw[:1]).all():
         return "The network predicts the same for every row."
-    if len(losses) > 1 and not losses[-1] < losses[0] - _UNMOVED * abs(losses[0]):
+    if len(losses) > 1 and not _goes_on(result) and not losses[-1] < losses[0] - _UNMOVED * abs(losses[0]):
         return f"Training has not lowered the loss: it is {losses[-1]:.4g}, and was {losses[0]:.4g} in the first epoch."
     return None
 
@@ -153,30 +199,25 @@ def _stand_still(result: FitResult, raw: np.ndarray) -> str | None:
 def _blind_score(task: FitTask, result: FitResult) -> str | None:
     """Say that early stopping went by a score that was the same after each epoch.
 
-    None where that is as it should be: the score is perfect, or there is nothing to learn.
+    None where that is as it should be: the score is perfect, a trained network goes on, or there is nothing to learn.
     """
-    validation, n = task.validation, result.n_iter
-    if validation is None or validation.by_loss or not task.settings.early_stopping or n < 2:
+    validation = task.validation
+    if validation is None or validation.by_loss or result.status is not Status.NO_BETTER_SCORE or _goes_on(result):
         return None
-    scores = result.progress.history.last("validation_score", n)
-    if (scores != scores[0]).any() or scores[0] == 1:
+    scores = result.progress.history.last("validation_score", result.n_iter)
+    if (scores != scores[0]).any() or _has_one_target(task.table):
         return None
-    is_by_chance = len(task.table.rows) <= _FEW_ROWS and task.objective.scoring != "r2"
-    if is_by_chance or _has_one_target(task.table):
+    has_one_target = _has_one_target(validation.table)
+    is_by_chance = scores[0] == 1 or (len(task.table.rows) <= _FEW_ROWS and task.objective.scoring != "r2")
+    if is_by_chance and not has_one_target:
         return None
+    n = len(validation.table.rows)
+    rows = "1 row" if n == 1 else f"{n} rows with the same y" if has_one_target else f"{n} rows"
     return (
-        f"Early stopping could not tell epochs apart: the validation score was {scores[0]:.6g} after each of {n} "
-        f"epochs ({_described(validation.table)}), so that the first counts as the best. Pass scoring='loss', or other "
-        f"rows to validate on."
+        f"Early stopping could not tell epochs apart: the validation score was {scores[0]:.6g} after each of "
+        f"{result.n_iter} epochs (on {rows}), so that the first counts as the best. Pass scoring='loss', or "
+        f"other rows to validate on."
     )
-
-
-def _described(table: Table) -> str:
-    """Say how many rows a table has, and whether their targets are all one."""
-    n = len(table.rows)
-    if n == 1:
-        return "there is 1 row to validate on"
-    return f"all {n} rows to validate on have the same y" if _has_one_target(table) else f"of {n} rows to validate on"
 
 
 def _has_one_target(table: Table) -> bool:
@@ -190,14 +231,14 @@ def _far_scales(task: FitTask, sample: _Sample, X: Any, names: Sequence[str]) ->
     squares = X.multiply(X) if sp.issparse(X) else np.square(X, dtype=float)
     sizes = np.sqrt(np.asarray(squares.mean(axis=0)).ravel())
     j = int(sizes.argmax())
-    scaling = "scale X, with StandardScaler() before the network"
+    scaling = f"scale X, with {'MaxAbsScaler' if sp.issparse(X) else 'StandardScaler'}() before the network"
     if sizes[j] > _FAR_FROM_ONE:
         column = repr(str(names[j])) if len(names) else j
         yield f"X holds values of about {sizes[j]:.3g} in column {column}: {scaling}."
     elif 0 < sizes[j] < 1 / _FAR_FROM_ONE:
         yield f"X holds values of at most about {sizes[j]:.3g}: {scaling}."
     size = _size_of_target(task, sample)
-    if size > _FAR_FROM_ONE or size < 1 / _FAR_FROM_ONE:
+    if not 1 / _FAR_FROM_ONE <= size <= _FAR_FROM_ONE:
         by_hand = "divide y by its mean"
         scaling = "scale y, with TransformedTargetRegressor(..., transformer=StandardScaler())"
         yield f"y holds values of about {size:.3g}: {by_hand if task.objective.out_activation == 'exp' else scaling}."
@@ -211,29 +252,42 @@ def _size_of_target(task: FitTask, sample: _Sample) -> float:
     return sqrt((sample.target.square() * share).sum(-1).max().item())
 
 
+def _size_of_values(task: FitTask, sample: _Sample) -> float:
+    """Return the size of targets that are predicted as they are; 0 of those behind a link."""
+    return _size_of_target(task, sample) if task.objective.out_activation == "identity" else 0.0
+
+
+def _is_near(target: Tensor, raw: np.ndarray) -> bool:
+    """Whether predictions are within a tenth of targets that are all one."""
+    targets = target[0].numpy().T
+    return bool((np.abs(raw[:, : targets.shape[1]] - targets) <= _CLEARLY * np.abs(targets)).all())
+
+
 def _failures(
     task: FitTask,
     result: FitResult,
     sample: _Sample,
-    raw: np.ndarray,
-    idle_units: Callable[[], str | None] | None,
-    known: Sequence[str],
+    look: _Look,
+    module: Callable[[], nn.Module] | None,
+    *,
+    is_explained: bool,
 ) -> Iterator[str]:
     """Say what went wrong in training; the learning rate is to blame only where no other cause is known."""
-    settings = task.settings
-    penalty = settings.alpha / (settings.batch_size * sample.weight.mean().item())
-    if penalty > _STRONG:
-        alpha = ldexp(settings.alpha, task.table.exponent)
-        yield f"alpha={alpha:.3g} is large beside a batch of {settings.batch_size} rows."
+    by_options = list(_strong_options(task, result, sample))
+    if by_options:
+        yield from by_options
         return
-    blames_rate = settings.solver != "lbfgs" and not known
+    settings = task.settings
+    losses = result.progress.history.last("loss", result.n_iter)
     too_large, too_small = (
-        f": learning_rate_init={settings.learning_rate_init:g} may be too {what}" if blames_rate else ""
+        f": learning_rate_init={settings.learning_rate_init:g} may be too {what}"
+        if settings.solver != "lbfgs" and not is_explained
+        else ""
         for what in ("large", "small")
     )
-    losses = result.progress.history.last("loss", result.n_iter)
-    size = float(np.sqrt(np.square(raw).mean()))
-    idle = None if idle_units is None or known else idle_units()
+    size = float(np.sqrt(np.square(look.raw).mean()))
+    kept = _kept_epoch(task, result) + 1
+    idle = None if module is None or is_explained else _idle_units(module(), look.X)
     if idle is not None:
         yield idle.format(too_large=too_large)
     elif not size <= _FAR_FROM_ONE * max(1.0, _size_of_target(task, sample)):
@@ -242,15 +296,36 @@ def _failures(
         yield f"The loss never moved from {losses[0]:.4g} in {len(losses)} epochs{too_small}."
     elif len(losses) > 1 and not losses[-1] <= losses[0]:
         yield f"The loss rose from {losses[0]:.4g} to {losses[-1]:.4g}{too_large}."
+    elif kept < len(losses) and task.validation is not None and not task.validation.by_loss and not is_explained:
+        yield (
+            f"Early stopping kept epoch {kept} of {len(losses)} by its score; in the last the loss was "
+            f"{losses[-1]:.4g}: pass scoring='loss'."
+        )
+
+
+def _strong_options(task: FitTask, result: FitResult, sample: _Sample) -> Iterator[str]:
+    """Say which options keep a network from learning."""
+    settings, table = task.settings, task.table
+    in_a_batch = settings.batch_size * sample.weight.mean().item()
+    if settings.alpha > _STRONG * in_a_batch:
+        alpha, weight = ldexp(settings.alpha, table.exponent), ldexp(in_a_batch, table.exponent)
+        heavy = "" if table.sample_weight is None else f" that weigh {weight:.3g}"
+        yield f"alpha={alpha:.3g} is large beside a batch of {settings.batch_size} rows{heavy}."
+    if settings.solver == "adamw" and settings.learning_rate_init * settings.weight_decay > _STRONG:
+        shrinkage = settings.learning_rate_init * settings.weight_decay
+        yield f"weight_decay={settings.weight_decay:.3g} takes a share of {shrinkage:.3g} from the coefs in each step."
+    norms = result.progress.history.last("gradient_norm", result.n_iter)
+    if settings.max_grad_norm is not None and len(norms) and norms[-1] > _CUT * settings.max_grad_norm:
+        yield f"max_grad_norm={settings.max_grad_norm:.3g} cuts gradients of about {norms[-1]:.3g}."
 
 
 @torch.no_grad()
-def _idle_units(module: Callable[[], nn.Module], X: Any) -> str | None:
+def _idle_units(module: nn.Module, X: Any) -> str | None:
     """Say in which hidden layer many units give about one value for all rows; None if in no layer.
 
     With a place for what is said of a learning rate that is too large.
     """
-    for i, values in enumerate(_hidden_values(module(), X), start=1):
+    for i, values in enumerate(_hidden_values(module, X), start=1):
         n, first = values.shape[1], values[0]
         is_idle = (values - first).abs().amax(0) <= _UNMOVED * first.abs()
         n_idle = int(is_idle.sum())

@@ -47,17 +47,16 @@ def naming_columns(**tables: Any) -> Iterator[None]:
 def _kinds(values: Any) -> Iterator[tuple[Any, str | None]]:
     """Yield columns (None for all of them) and their type if that is one of dates or durations, else None."""
     if hasattr(values, "columns") and hasattr(values, "dtypes"):
-        yield from ((name, _kind_of(dtype)) for name, dtype in zip(values.columns, values.dtypes, strict=False))
+        for j, (name, dtype) in enumerate(zip(values.columns, values.dtypes, strict=False)):
+            yield name, _kind_of(dtype) or (_kind_in(_column(values, j)) if _holds_objects(dtype) else None)
         return
     if isinstance(values, list | tuple):
         try:
             values = np.asarray(values)
         except ValueError:  # of rows of unequal length, which scikit-learn has words for
             return
-    yield None, _kind_of(getattr(values, "dtype", None))
-    if isinstance(values, np.ndarray) and values.dtype.kind == "O":
-        # NumPy's own scalars, in objects: `float` takes them.
-        yield None, next((str(value.dtype) for value in values.flat if _is_date(value)), None)
+    dtype = getattr(values, "dtype", None)
+    yield None, _kind_of(dtype) or (_kind_in(np.asarray(values)) if _holds_objects(dtype) else None)
 
 
 def _kind_of(dtype: Any) -> str | None:
@@ -66,31 +65,55 @@ def _kind_of(dtype: Any) -> str | None:
     return str(dtype) if is_date else None
 
 
-def _is_date(value: Any) -> bool:
-    """Tell a date or duration of NumPy's."""
-    return isinstance(value, np.datetime64 | np.timedelta64)
+def _holds_objects(dtype: Any) -> bool:
+    """Whether values of a dtype may be of any type: NumPy's objects, which pandas has too, and those of polars."""
+    return (isinstance(dtype, np.dtype) and dtype.kind == "O") or str(dtype) == "Object"
+
+
+def _kind_in(values: np.ndarray) -> str | None:
+    """Return the type of NumPy's own dates among objects, if there are any: `float` takes those."""
+    if not {np.datetime64, np.timedelta64}.isdisjoint(map(type, values.ravel())):
+        return next(str(value.dtype) for value in values.flat if isinstance(value, np.datetime64 | np.timedelta64))
+    return None
 
 
 def _first_unreadable(X: Any) -> str | None:
     """Describe the first value of a table `(n, n_columns)` or `(n,)` that is no number, and its column."""
-    if sp.issparse(X):
-        return None
-    names = list(getattr(X, "columns", ()))
-    try:
-        values = np.asarray(X, dtype=object)
-    except ValueError:  # rows of unequal length
-        return None
-    columns = values.T if values.ndim == 2 else [values.ravel()]
-    for j, column in enumerate(columns):
+    missing = None
+    for name, column in _columns(X):
         for value in column:
             try:
                 float(value)
             except (TypeError, ValueError):
-                where = _in_column(names[j] if names else j if values.ndim == 2 else None)
-                if isinstance(value, str):
+                where = _in_column(name)
+                if value is None or type(value).__name__ == "NAType":
+                    missing = missing or f"a missing value{where}"
+                elif isinstance(value, str):
                     return f"text{where} ({str(value)!r}), which has to be encoded, by OneHotEncoder for example"
-                return f"{type(value).__name__}{where}"
-    return None
+                else:
+                    return f"{type(value).__name__}{where}"
+    return missing
+
+
+def _columns(X: Any) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield the columns that may hold something else than numbers, with their names."""
+    if sp.issparse(X):
+        return
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        for j, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=False)):
+            if not (isinstance(dtype, np.dtype) and dtype.kind in "fiub"):
+                yield name, _column(X, j)
+        return
+    try:
+        values = np.asarray(X, dtype=object)
+    except ValueError:  # rows of unequal length
+        return
+    yield from enumerate(values.T) if values.ndim == 2 else [(None, values.ravel())]
+
+
+def _column(frame: Any, j: int) -> np.ndarray:
+    """Return the `j`-th column of a frame of pandas or polars, as objects."""
+    return np.asarray(frame.iloc[:, j] if hasattr(frame, "iloc") else frame[:, j], dtype=object)
 
 
 def _in_column(column: Any) -> str:

@@ -6,6 +6,7 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import check_scoring
 from sklearn.utils import Tags, _safe_indexing
 from sklearn.utils.validation import check_is_fitted
@@ -25,7 +26,7 @@ from ._alike import alike
 from ._architecture import Architecture, Weights
 from ._attributes import OfProgress, as_it_is, becoming, changes, twin_of
 from ._autograd import may_draw
-from ._baseline import doubts
+from ._baseline import Fitted, doubts
 from ._callbacks import OF_A_FIT_UNDER_WAY, Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
 from ._modes import Surroundings, called_in, own_modes
@@ -55,7 +56,7 @@ from ._validation import (
     split_validation,
     training_data,
 )
-from ._weights import Scaled
+from ._weights import Scaled, penalty_for
 from .exceptions import UntrainedWarning
 
 _WARNINGS: dict[Status, type[Warning]] = {
@@ -290,7 +291,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         reading = self._reading(train, validation, call)
         architecture, n_rows = reading.architecture, len(reading.table.rows)
         n_train = n_rows - reading.n_held_out
-        settings = settings_of(self, n_train, reading.table.exponent, users)
+        settings = settings_of(self, n_train, users)
         is_drawn_from = not call.goes_on or architecture.is_random or n_rows > n_train or n_train > settings.batch_size
         rng = generator_for(self.random_state, is_drawn_from=is_drawn_from)
         # From a copy: nothing is drawn that scikit-learn does not draw.
@@ -299,6 +300,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         fewest_rows = architecture.fewest_rows(network.module, n_train, settings.batch_size)
         attributes = partial(self._attributes, architecture, network.module, reading.objective)
         table, checks = _tables(self, reading, rng, attributes, users)
+        alpha = penalty_for(self.alpha, table.exponent, self._precision.array)
         earlier = getattr(self, "_optimizer_state", {}) if call.goes_on and call.one_epoch else {}
         task = FitTask(
             table=table,
@@ -307,7 +309,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             activations=architecture.activations,
             dropout=architecture.dropout,
             objective=reading.objective,
-            settings=settings,
+            settings=replace(settings, alpha=alpha),
             precision=network.precision,
             device=reading.device,
             rng=rng,
@@ -354,6 +356,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         architecture = Architecture(self._description(layer_sizes), self.init)
         architecture.check()
         table = _table(stacking.held(X, train.X), target, weigh(target, weight))
+        penalty_for(self.alpha, table.exponent, self._precision.array)  # raises
         to_validate = None if validation.X is None else self._validation_table(validation, weigh)
         scorer = None if self.scoring in (None, "loss") else check_scoring(self, self.scoring)
         scored = _sample_to_score(train, validation, table, y) if scorer else validation
@@ -421,8 +424,8 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         """Return what makes validation scores ones that can be compared: the scorer, or parameters of the loss."""
         if not self._goes_by_loss(objective):
             return self.scoring
-        names = ("loss", "quantile", "huber_delta", "label_smoothing")
-        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+        parameters = {name: value for name, value in vars(objective).items() if name not in ("function", "task")}
+        return {"loss": self.loss, **parameters}
 
     def _current_weights(self, architecture: Architecture) -> Weights:
         """Return the fitted weights, if they are of the network asked for."""
@@ -464,7 +467,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _predict_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Return `finish(raw)` for all rows of X; see `predict_rows`."""
         if not self.__sklearn_is_fitted__():
-            check_is_fitted(self)  # raises; what it asks first takes a tenth of a prediction of one row
+            _say_what_is_missing(self)
         self._check_what_predictions_read()
         with own_modes():
             return self._predict_checked_rows(prediction_data(self, X), finish)
@@ -516,6 +519,17 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         return tags
 
 
+def _say_what_is_missing(estimator: BaseMLPTorch) -> None:
+    """Raise NotFittedError, with the attributes that would complete a network of the weights that are there."""
+    own = vars(estimator).keys()
+    if {"coefs_", "intercepts_"} <= own:
+        missing = sorted(estimator._needed - own)
+        raise NotFittedError(
+            f"coefs_ and intercepts_ must come with {missing} to predict without a fit, got them alone"
+        )
+    check_is_fitted(estimator)
+
+
 def _attributes_so_far(
     twin: BaseMLPTorch,
     before: dict[str, Any],
@@ -536,9 +550,12 @@ def _warnings_of(fitted: BaseMLPTorch, task: FitTask, result: FitResult) -> Iter
     """Yield what a user should know of how a fit has ended."""
     if result.status in _WARNINGS:
         yield _WARNINGS[result.status], result.message
-    module = None if fitted.module is not None else lambda: fitted.module_
-    names = getattr(fitted, "feature_names_in_", ())
-    doubt = doubts(task, result, lambda X: fitted._predict_checked_rows(X, lambda raw: raw), module, names)
+    looked_at = Fitted(
+        raw_predictions=lambda X: fitted._predict_checked_rows(X, lambda raw: raw),
+        module=None if fitted.module is not None else lambda: fitted.module_,
+        feature_names=getattr(fitted, "feature_names_in_", ()),
+    )
+    doubt = doubts(task, result, looked_at)
     if doubt is not None:
         yield UntrainedWarning, doubt
 
@@ -563,7 +580,7 @@ def _tables(
         rows, held_out = split_validation(
             len(table.rows), table.sample_weight, estimator.validation_fraction, stratify, rng
         )
-        checks, table = table._replace(rows=held_out), table._replace(rows=rows)
+        checks, table = table.of_rows(held_out), table.of_rows(rows)
     if checks is None or reading.scorer is None:
         by_loss = estimator._goes_by_loss(reading.objective)
         return table, None if checks is None else Validation(checks, by_loss=by_loss)

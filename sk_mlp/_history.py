@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ctypes import c_float
+from math import inf
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,10 +44,10 @@ class Epoch(NamedTuple):
         return [f"Iteration {number}: loss {self.loss:.6f}{scored}{rate}, {seconds:.2f} s"]
 
 
-# Norms and times are worth no more digits; a pickle grows by them with each epoch.
-_DTYPES = {name: np.dtype(np.float32 if name in ("gradient_norm", "seconds") else float) for name in Epoch._fields}
 _IS_SCORED = "is_scored"  # whether an epoch had rows to validate on: its score may be NaN and be one all the same
-_COLUMNS = {**_DTYPES, _IS_SCORED: np.dtype(bool)}
+_COLUMNS = {**dict.fromkeys(Epoch._fields, np.dtype(float)), _IS_SCORED: np.dtype(bool)}
+_ROUNDED = {"gradient_norm", "seconds"}  # to the digits of float32, in which pickles hold them
+_SMALLEST = float(np.finfo(np.float32).tiny)
 _FIRST_SIZE = 16
 
 
@@ -54,6 +57,7 @@ class _Memory:
     def __init__(self, size: int) -> None:
         self.columns = {name: np.empty(size, dtype) for name, dtype in _COLUMNS.items()}
         self.size, self.used = size, 0
+        self.lock = Lock()  # of `used`
 
 
 class History:
@@ -80,12 +84,12 @@ class History:
             return self
         extended = History()
         extended._n = self._n + len(epochs)
-        memory = extended._memory = self._memory_for(extended._n)
-        with np.errstate(over="ignore"):  # a norm of a training that diverges
-            for name, values in zip(Epoch._fields, zip(*epochs, strict=True), strict=True):
-                memory.columns[name][self._n : extended._n] = values  # None becomes NaN
-        memory.columns[_IS_SCORED][self._n : extended._n] = [epoch.validation_score is not None for epoch in epochs]
-        memory.used = extended._n
+        extended._memory = self._memory_for(extended._n)
+        columns = extended._memory.columns
+        for name, values in zip(Epoch._fields, zip(*epochs, strict=True), strict=True):
+            kept = map(_rounded, values) if name in _ROUNDED else values
+            columns[name][self._n : extended._n] = list(kept)  # None becomes NaN
+        columns[_IS_SCORED][self._n : extended._n] = [epoch.validation_score is not None for epoch in epochs]
         return extended
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -104,10 +108,13 @@ class History:
         return self._memory.columns[name][: self._n]
 
     def _memory_for(self, n: int) -> _Memory:
-        """Return memory that holds this history and has room for `n` epochs: its own, unless another went on in it."""
-        if self._memory.used == self._n and n <= self._memory.size:
-            return self._memory
+        """Return memory that holds this history and is to hold `n` epochs: its own, unless another went on in it."""
+        with self._memory.lock:
+            if self._memory.used == self._n and n <= self._memory.size:
+                self._memory.used = n
+                return self._memory
         memory = _Memory(max(_FIRST_SIZE, 2 * self._n, n))
+        memory.used = n
         for name, column in memory.columns.items():
             column[: self._n] = self._column(name)
         return memory
@@ -115,7 +122,7 @@ class History:
     def __getstate__(self) -> dict[str, Any]:
         """Return columns, and one value for a column that has no other."""
         columns = {name: self._column(name) for name in _COLUMNS}
-        return {"n": self._n, **{name: _same_everywhere(column) for name, column in columns.items()}}
+        return {"n": self._n, **{name: _shortened(column) for name, column in columns.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._n = state["n"]
@@ -125,8 +132,17 @@ class History:
         self._memory.used = self._n
 
 
-def _same_everywhere(column: np.ndarray) -> Any:
-    """Return the one value that all of a column are, or a copy of the column."""
-    if len(column) and (np.array_equal(column[1:], column[:-1], equal_nan=column.dtype.kind == "f")):
+def _rounded(value: float) -> float:
+    """Return a value with the digits of a float32, unless that has no number as large or as small."""
+    short: float = c_float(value).value
+    return short if _SMALLEST <= abs(short) < inf else value
+
+
+def _shortened(column: np.ndarray) -> Any:
+    """Return the one value that all of a column are, or a copy of the column, in float32 if that changes nothing."""
+    is_float = column.dtype.kind == "f"
+    if len(column) and np.array_equal(column[1:], column[:-1], equal_nan=is_float):
         return column[0].item()
-    return column.copy()
+    with np.errstate(over="ignore", under="ignore"):
+        short = column.astype(np.float32) if is_float else column.copy()
+    return short if np.array_equal(short, column, equal_nan=is_float) else column.copy()

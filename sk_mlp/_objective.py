@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._alike import alike
+from ._alike import is_same_function
 from ._modes import callers_threads
 
 # Above this argument softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
@@ -31,7 +31,7 @@ _SOFTPLUS_LINEAR = 40.0
 _TAIL = 20.0  # logit from which the sigmoid gives way to a slower tail
 _RARE = 350.0  # minus the log-probability from which exp does
 _LEAST_SHARE = 1e-12  # of a class, or a mean, in the loss of a constant prediction
-_HALVINGS = 50  # of the range of a target; what is left is nothing beside it
+_HALVINGS = 16  # of the range of a target; the loss is flat where what is left could matter
 _LOG_LEAST_VARIANCE = log(1e-12)  # keeps a Gaussian likelihood bounded where a prediction is exact
 
 
@@ -104,11 +104,19 @@ class Objective(ABC):
         """
         return None
 
-    def mean_loss(self, raw: Tensor, target: Tensor, sample_weight: Tensor) -> float:
-        """Return the weighted mean loss of one network's raw predictions, which may be overwritten."""
+    def constant_loss(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> float | None:
+        """Return the weighted mean loss of that constant; None where it is not known."""
+        constant = self.constant(target, sample_weight, n_raw)
+        if constant is None:
+            return None
+        losses = self.losses(constant.expand(-1, -1, target.shape[-1]).contiguous(), target)
+        return average(losses, sample_weight).item()
+
+    def losses(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Return the losses `(n,)` of one network's raw predictions, which may be overwritten."""
         losses = raw.new_empty(1, raw.shape[-1])
         self.loss_and_gradient(raw, target, losses, torch.empty_like(raw))
-        return average(losses, sample_weight).item()
+        return losses[0]
 
     @abstractmethod
     def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
@@ -219,6 +227,12 @@ class CrossEntropy(Classification):
         counts = torch.bincount(target[0, 0], sample_weight, minlength=n_raw)
         shares = counts / counts.sum() * (1 - self.label_smoothing) + self.label_smoothing / n_raw
         return shares.clamp_min(_LEAST_SHARE).log().view(1, -1, 1)
+
+    def constant_loss(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> float:
+        log_shares = self.constant(target, sample_weight, n_raw)[0, :, 0]
+        # Not a row for each class and row: there may be thousands of both.
+        losses = self.label_smoothing * log_shares.mean() + (1 - self.label_smoothing) * log_shares[target[0, 0]]
+        return -average(losses, sample_weight).item()
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the softmax, kept above 0 in the order of the logits."""
@@ -411,7 +425,10 @@ class CustomLoss(Objective):
         self.function, self.task = function, task
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CustomLoss) and self.task == other.task and alike(self.function, other.function)
+        # Equal losses train as one stack, by the function of one of them: it has to be the same one.
+        if not isinstance(other, CustomLoss) or self.task != other.task:
+            return False
+        return is_same_function(self.function, other.function)
 
     def __hash__(self) -> int:
         return hash((CustomLoss, self.task))  # a function of a user's need not be hashable

@@ -30,7 +30,6 @@ from ._network import INITIALISATIONS
 from ._optimizers import require_usable
 from ._schedules import SCHEDULES
 from ._task import Settings
-from ._weights import penalty_for
 
 
 class _OptimizerClass(HasMethods):
@@ -222,13 +221,9 @@ def warn_of_unread(estimator: BaseEstimator, *, has_validation: bool, one_epoch:
         warnings.warn(f"{name}={value!r} has no effect without {rule}", UserWarning, stacklevel=7)  # the user's line
 
 
-def settings_of(estimator: BaseEstimator, n_train: int, exponent: int, users: Surroundings) -> Settings:
-    """Return the parameters that training reads, for `n_train` rows with weights in units of `2**exponent`.
-
-    A user's schedule runs in their surroundings.
-    """
+def settings_of(estimator: BaseEstimator, n_train: int, users: Surroundings) -> Settings:
+    """Return the parameters that training reads, for `n_train` rows; a user's schedule runs in their surroundings."""
     values = {f.name: getattr(estimator, f.name) for f in fields(Settings)}
-    values["alpha"] = penalty_for(estimator.alpha, exponent, PRECISIONS[estimator.dtype].array)
     values["solver_kwargs"] = dict(estimator.solver_kwargs or {})  # a fit may wait while the caller changes its own
     if callable(estimator.learning_rate):
         values["learning_rate"] = called_in(users, estimator.learning_rate)

@@ -50,6 +50,8 @@ class LabelCodec:
         of_sigmoids = "binary" if n_outputs == 1 else "multilabel"
         kind = "multiclass" if out_activation == "softmax" else of_sigmoids
         codec = cls(kind, classes)
+        if classes.tolist() != np.unique(classes).tolist():
+            raise ValueError(f"classes_ must be different labels in ascending order, got {classes}")
         if out_activation not in ("softmax", "logistic") or codec.n_outputs != n_outputs or codec.has_too_many_classes:
             raise ValueError(
                 f"classes_, out_activation_ and n_outputs_ must belong together, got {len(classes)} classes, "
@@ -179,9 +181,14 @@ def _class_weight(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight:
         # As scikit-learn has it: a search may leave classes out of a fold, a misspelling leaves one without a weight.
         raise ValueError(f"class_weight must name classes in {classes} only, or all of them, got {unknown}")
     weights = [class_weight.get(label, 1.0) for label in labels]
-    if not all(isinstance(value, Real) and 0 <= float(value) < np.inf for value in weights):
+    if not all(map(_is_weight, weights)):
         raise ValueError(f"class_weight must be non-negative numbers, got {class_weight!r}")
     return np.array(weights, dtype=float)
+
+
+def _is_weight(value: Any) -> bool:
+    """Tell a finite number that is not negative."""
+    return isinstance(value, Real) and bool(0 <= value <= np.finfo(float).max)  # type: ignore[operator]
 
 
 def weigh_classes(weights: list[np.ndarray], target: np.ndarray, sample_weight: np.ndarray | None) -> Scaled:
@@ -196,7 +203,9 @@ def read_classes(classes: Any) -> np.ndarray:
     """Return listed classes, sorted. Raises ValueError unless they are a non-empty flat list."""
     if np.ndim(classes) != 1 or len(classes) == 0:
         raise ValueError(f"classes must be a flat list of at least one label, got {classes!r}")
-    return np.unique(_numbers_or_words(np.asarray(classes)))
+    # Of a list NumPy would make strings, or floats, of labels of several types.
+    labels = np.asarray(classes, dtype=object) if isinstance(classes, list | tuple) else labels_for_numpy(classes)
+    return np.unique(_numbers_or_words(np.asarray(labels)))
 
 
 def labels_for_numpy(y: Any) -> Any:
@@ -206,21 +215,31 @@ def labels_for_numpy(y: Any) -> Any:
     the types that pandas and NumPy have for them.
     """
     if hasattr(y, "iloc") and np.ndim(y) == 2:
-        return np.column_stack([labels_for_numpy(y.iloc[:, j]) for j in range(y.shape[1])])
-    if isinstance(y, list | tuple) and any(isinstance(label, int) and abs(label) >= _LARGE for label in y):
+        columns = [np.asarray(labels_for_numpy(y.iloc[:, j])) for j in range(y.shape[1])]
+        kinds = {column.dtype.kind for column in columns}
+        return np.column_stack([c if kinds <= set("biuf") else c.astype(object) for c in columns])
+    if isinstance(y, list | tuple) and any(map(_is_large, y)):
         return np.array(y, dtype=object)
     dtype = getattr(y, "dtype", None)
     if isinstance(dtype, np.dtypes.StringDType):
         labels = y.astype(object)
         is_missing = any(not isinstance(label, str) for label in labels.flat)
+    elif isinstance(dtype, np.dtype) and dtype.kind == "O":
+        labels = y
+        is_missing = any(label is None or type(label).__name__ == "NAType" for label in np.asarray(y).flat)
     elif dtype is None or isinstance(dtype, np.dtype) or not hasattr(y, "isna"):
         return y
     else:
         is_missing = bool(np.any(y.isna()))
         labels = y if is_missing else y.to_numpy(dtype=getattr(dtype, "numpy_dtype", object))
     if is_missing:
-        raise ValueError(f"Input y contains NaN: labels must not be missing, got some missing ones of {dtype!r}")
+        raise ValueError("Input y contains NaN: labels must not be missing, got a missing one")
     return labels
+
+
+def _is_large(label: Any) -> bool:
+    """Tell an integer that a float64 may not hold."""
+    return isinstance(label, int | np.integer) and abs(int(label)) > _LARGE
 
 
 def read_labels(y: Any) -> Any:
@@ -282,9 +301,7 @@ def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
         hint = "; sklearn.preprocessing.MultiLabelBinarizer makes an indicator of sets" if "set" in kinds else ""
         raise ValueError(f"Unknown label type: labels must {rule}, got {', '.join(kinds)}{hint}")
     typed = np.array(labels.tolist())
-    is_inexact = typed.dtype.kind == "f" and any(
-        isinstance(label, int | np.integer) and abs(int(label)) > _LARGE for label in labels.flat
-    )
+    is_inexact = typed.dtype.kind == "f" and any(map(_is_large, labels.flat))
     if typed.dtype == object or is_inexact:
         raise ValueError("Unknown label type: labels must be numbers of 64 bits, got integers that are not")
     return typed

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from ._history import History
+from ._weights import Scaled
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +135,15 @@ class Table(NamedTuple):
     sample_weight: np.ndarray | None
     rows: np.ndarray
     exponent: int = 0
+
+    def of_rows(self, rows: np.ndarray) -> Table:
+        """Return other rows of the same table, with weights in a unit of their own: only their own ratios matter."""
+        if self.sample_weight is None or not self.sample_weight[rows].any():
+            return self._replace(rows=rows)
+        scaled = Scaled.of(self.sample_weight[rows])
+        # Those of other rows may be infinite in this unit; nobody reads them.
+        weight = np.ldexp(self.sample_weight, -scaled.exponent)
+        return self._replace(rows=rows, sample_weight=weight, exponent=self.exponent + scaled.exponent)
 
     @property
     def users_weight(self) -> np.ndarray | None:

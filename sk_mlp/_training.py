@@ -219,7 +219,8 @@ class Member:
         if self.error is not None:
             return self.error
         keeps_best = self.task.settings.early_stopping and self.task.validation is not None and not self.task.one_epoch
-        return self._result(self.best if keeps_best else self.current, self.optimizer_state)
+        has_none = self.status is Status.DIVERGED and self.best is self.first
+        return self._result(self.best if keeps_best and not has_none else self.current, self.optimizer_state)
 
     def end(self, status: Status | None) -> None:
         """Set how training has ended, if it has, and print the last epoch if that is still to be done."""

@@ -54,6 +54,8 @@ def training_data(
         X = cast_rows(X, 0, X.shape[0], dtype)
     else:
         _require_sound(X)
+        if y_numeric:
+            require_no_dates(y, "y")
         with naming_columns(X=X, **({"y": y} if y_numeric else {})):
             X, y = validate_data(
                 estimator,
@@ -68,7 +70,8 @@ def training_data(
             )
     if sample_weight is not None:
         require_no_dates(sample_weight, "sample_weight")
-        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        with naming_columns(sample_weight=sample_weight):
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return _csr(X), y, sample_weight
 
 

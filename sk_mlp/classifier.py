@@ -425,7 +425,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         """
         fitted = as_it_is(self)
         choice = fitted._predict_rows(X, lambda raw: fitted._link().choose(raw))
-        return fitted._labels().decode(choice)
+        return fitted._label_codec().decode(choice)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict probabilities.
@@ -484,7 +484,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
 
     def _read_target(self, y: Any, call: Call) -> np.ndarray:
         labels = read_labels(y)
-        codec = self._labels() if call.goes_on else LabelCodec.of(labels, call.classes)
+        codec = self._label_codec() if call.goes_on else LabelCodec.of(labels, call.classes)
         if call.goes_on:
             codec.require_same(labels, call.classes, all_present=not call.one_epoch)
         elif call.one_epoch and call.classes is None and codec.kind != "multilabel":
@@ -492,14 +492,14 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         self._codec, self.classes_, self.n_outputs_ = codec, codec.classes, codec.n_outputs
         return codec.encode(labels, self._precision.array)
 
-    def _labels(self) -> LabelCodec:
+    def _label_codec(self) -> LabelCodec:
         """Return what maps labels to targets; for attributes that were set by hand, what they say."""
         if "_codec" in vars(self):
             return self._codec
         return LabelCodec.of_attributes(np.asarray(self.classes_), self.out_activation_, self.n_outputs_)
 
     def _encode(self, y: Any) -> np.ndarray:
-        return self._labels().encode(read_labels(y), self._precision.array)
+        return self._label_codec().encode(read_labels(y), self._precision.array)
 
     def _weighing(self, target: np.ndarray, weight: np.ndarray | None, call: Call) -> Callable[..., Any]:
         if self.class_weight is None:
@@ -510,7 +510,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
                 "class_weight must not be 'balanced' in partial_fit, which does not see all rows, got 'balanced'; "
                 "sklearn.utils.class_weight.compute_class_weight gives the weights as a dict"
             )
-        weights = class_weights(self.class_weight, self._labels(), target, weight)
+        weights = class_weights(self.class_weight, self._label_codec(), target, weight)
         if not weigh_classes(weights, target, weight).values.any():
             raise ValueError(f"class_weight must leave some row a weight above 0, got {self.class_weight!r}")
         return partial(weigh_classes, weights)
@@ -523,7 +523,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             "multiclass": CrossEntropy,
             "multilabel": MultilabelCrossEntropy,
         }
-        return by_kind[self._labels().kind](self.label_smoothing)
+        return by_kind[self._label_codec().kind](self.label_smoothing)
 
     def _objective(self) -> Objective:
         if not callable(self.loss):
@@ -535,7 +535,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         # scikit-learn keeps class shares for two classes only; so do we, to draw the same split.
         # Flat: of a column scikit-learn makes a string a row.
-        return target[:, 0] if self._labels().kind == "binary" else None
+        return target[:, 0] if self._label_codec().kind == "binary" else None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

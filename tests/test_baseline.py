@@ -21,6 +21,7 @@ from sk_mlp._objective import (
     CustomLoss,
     MultilabelCrossEntropy,
     SquaredError,
+    average,
     regression_objective,
 )
 from sk_mlp.exceptions import UntrainedWarning
@@ -53,6 +54,10 @@ DATA = {
     "diabetes, tiny y": (MLPTorchRegressor, X_DIABETES, 1e-4 * scale(PROGRESSION)),
     "a column of millions": (MLPTorchClassifier, np.c_[X_DIGITS, 1e6 * NOISE], DIGITS),
     "a frame with incomes": (MLPTorchClassifier, FRAME.assign(income=1e6 * NOISE), DIGITS),
+    "sparse digits, large": (MLPTorchClassifier, sp.csr_array(RAW_DIGITS * 1e5), DIGITS),
+    "diabetes, y far away": (MLPTorchRegressor, X_DIABETES, 1.7e9 + 10 * scale(PROGRESSION)),
+    "a few digits": (MLPTorchClassifier, RAW_DIGITS[:100], DIGITS[:100]),
+    "rare": (MLPTorchClassifier, X_DIGITS[:600], (np.arange(600) % 40 == 0).astype(int)),
     "tiny digits": (MLPTorchClassifier, 1e-6 * X_DIGITS, DIGITS),
 }  # fmt: skip
 
@@ -131,18 +136,30 @@ BROKEN = [
     (
         "diabetes",
         {"early_stopping": True, "X_val": X_DIABETES[:1], "y_val": scale(PROGRESSION)[:1]},
-        "the validation score was 0 after each of 12 epochs .there is 1 row .* Pass scoring='loss'",
+        "the validation score was 0 after each of 12 epochs .on 1 row.*Pass scoring='loss'",
     ),
     (
         "diabetes",
         {"early_stopping": True, "X_val": X_DIABETES[:9], "y_val": np.ones(9)},
-        "the validation score was 0 after each of 12 epochs .all 9 rows to validate on have the same y",
+        "the validation score was 0 after each of 12 epochs .on 9 rows with the same y",
     ),
     (
         "digits",
         {"early_stopping": True, "scoring": lambda *_: 0.5, "learning_rate_init": 0.1},
-        r"the validation score was 0.5 after each of 12 epochs .of 180 rows",
+        r"the validation score was 0.5 after each of 12 epochs .on 180 rows",
     ),
+]  # fmt: skip
+
+
+BROKEN += [
+    ("sparse digits, large", {}, "X holds values of about .* in column .*: scale X, with MaxAbsScaler"),
+    ("digits", {"max_grad_norm": 1e-9}, "max_grad_norm=1e-09 cuts gradients of about"),
+    ("digits", {"solver": "adamw", "weight_decay": 900}, "weight_decay=900 takes a share of 0.9 from the coefs"),
+    ("digits", {"class_weight": dict.fromkeys(range(10), 1e-8)}, r"alpha=0.0001 is large beside .* that weigh 2e-06"),
+    ("diabetes, y far away", {}, r"y holds values of about 1.7e\+09: scale y"),
+    ("a few digits", {"learning_rate_init": 10}, "learning_rate_init=10 may be too large"),
+    ("rare", {"early_stopping": True}, r"Early stopping kept epoch \d+ of \d+ by its score; .*: pass scoring='loss'"),
+    ("digits", {"early_stopping": True, "X_val": X_DIGITS[:1], "y_val": DIGITS[:1]}, "on 1 row.*Pass scoring='loss'"),
 ]  # fmt: skip
 
 
@@ -189,15 +206,37 @@ class TestSilence:
     def test_ends_that_a_user_has_set(self, options):
         assert warnings_of("digits", **options, learning_rate_init=1e-4)[0] == []
 
+    def test_a_trained_network_that_goes_on(self):
+        cls, X, y = DATA["breast cancer"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UntrainedWarning)
+            warnings.filterwarnings("ignore", "Stochastic")
+            for loss in ("log_loss", lambda raw, target: nn.functional.softplus((1 - 2 * target) * raw).sum(1)):
+                clf = cls((50,), loss=loss, warm_start=True, early_stopping=loss == "log_loss", random_state=0)
+                for _ in range(4):
+                    clf.fit(X, y)
+
+    def test_a_weak_signal_among_many_rows(self):
+        """Some rows do not tell it from none; many do."""
+        rng = np.random.RandomState(0)
+        X = rng.normal(size=(40_000, 4))
+        y = 0.05 * X[:, 0] + rng.normal(size=40_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UntrainedWarning)
+            reg = MLPTorchRegressor(hidden_layer_sizes=(4,), early_stopping=True, scoring="loss", random_state=0)
+            assert reg.fit(X, y).score(X, y) < 0.004
+
     def test_partial_fit(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             MLPTorchClassifier(learning_rate_init=1e-9).partial_fit(X_DIGITS, DIGITS, classes=np.arange(10))
 
-    def test_few_rows(self):
+    def test_few_rows_without_a_cause(self):
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            MLPTorchClassifier(learning_rate_init=1e-9).fit(X_DIGITS[:100], DIGITS[:100])
+            warnings.simplefilter("error", UntrainedWarning)
+            warnings.filterwarnings("ignore", "Stochastic")
+            for seed in range(20):
+                MLPTorchClassifier((3,), max_iter=9, random_state=seed).fit(X_DIGITS[:100], DIGITS[:100] % 2)
 
     def test_weights_that_leave_one_target(self):
         with warnings.catch_warnings():
@@ -252,8 +291,9 @@ def test_the_best_constant_is_a_minimum(name, weighted, rng):
     assert best.shape == (1, n_raw, 1)
 
     def loss(raw):
-        return objective.mean_loss(raw.expand(-1, -1, 301).contiguous(), target, weight)
+        return average(objective.losses(raw.expand(-1, -1, 301).contiguous(), target), weight).item()
 
+    assert objective.constant_loss(target, weight, n_raw) == pytest.approx(loss(best))
     for output in range(n_raw):
         for step in (-0.03, 0.03):
             other = best.clone()

@@ -41,8 +41,8 @@ IMPORTS = {
         "_device", "_modes", "_network", "_objective", "_optimizers", "_parameters", "_prediction", "_targets", "_task",
         "_validation", "_weights",
     },
-    "_baseline": {"_batches", "_task"},
-    "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task", "_weights"},
+    "_baseline": {"_batches", "_modes", "_task"},
+    "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task"},
     "_architecture": {"_activations", "_alike", "_autograd", "_device", "_modes", "_network", "_task"},
     "_prediction": {
         "_activations", "_autograd", "_backprop", "_batches", "_device", "_modes", "_products", "_validation",
@@ -63,7 +63,7 @@ IMPORTS = {
     "_optimizers": {"_device", "_network", "_task"},
     "_callbacks": {"_modes", "_task"}, "_schedules": {"_task"}, "_stopping": {"_history", "_task"},
     "_hub": {"_ambient"}, "_ambient": {"_modes"}, "_modes": {"_device"}, "_objective": {"_alike", "_modes"},
-    "_targets": {"_weights"}, "_task": {"_history"}, "_validation": {"_columns"},
+    "_targets": {"_weights"}, "_task": {"_history", "_weights"}, "_validation": {"_columns"},
     "exceptions": set(), "_activations": set(), "_alike": set(), "_attributes": set(), "_columns": set(),
     "_device": set(), "_dropout": set(), "_history": set(), "_network": set(), "_weights": set(),
 }  # fmt: skip

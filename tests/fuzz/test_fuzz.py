@@ -19,7 +19,10 @@ from sklearn.base import clone
 
 from sk_mlp import MLPTorchClassifier
 
-pytestmark = pytest.mark.usefixtures("unconverged")
+pytestmark = [
+    pytest.mark.usefixtures("unconverged"),
+    pytest.mark.filterwarnings("ignore:.* has no effect without:UserWarning"),
+]
 ignore_clipping = pytest.mark.filterwarnings("ignore:Got `batch_size` less than 1:UserWarning")
 
 
