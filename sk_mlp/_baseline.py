@@ -20,7 +20,7 @@ from ._modes import threads_for
 from ._task import FitResult, FitTask, Status, Table
 
 _SOME_ROWS, _MANY_ROWS = 2000, 100_000  # to look at; more of them where some do not decide
-_MOST_VALUES = 2**22  # of features and raw predictions
+_MOST_VALUES = 2**20  # of features and raw predictions
 _CLEARLY = 0.1  # a loss that is below the constant's by this share, over a whole epoch, needs no closer look
 _BARELY = 1e-4  # share of the constant's loss by which the network's has to be below it
 _SURELY = 3.0  # standard errors of a difference between two losses
@@ -31,6 +31,7 @@ _STRONG = 0.1  # a penalty that is this large beside the weights of a batch, or 
 _CUT = 1e3  # a gradient that is so many times longer than it may be
 _NEXT_TO_NOTHING = 1e-5  # of the weight of all rows
 _FEW_ROWS = 100  # that tell a network from a constant by luck
+_FEW_EPOCHS = 5  # that a user has set, and expects nothing of
 _USUAL_TOL = 1e-4
 
 _ENDED = {Status.CONVERGED, Status.NO_BETTER_SCORE, Status.LBFGS_DONE}
@@ -51,16 +52,17 @@ class Fitted(NamedTuple):
 
 def doubts(task: FitTask, result: FitResult, fitted: Fitted) -> str | None:
     """Say why a network is of no use, and what may help; None where nothing is wrong."""
-    if result.status not in _ENDED | _CUT_SHORT:
+    is_begun = result.status in _CUT_SHORT and result.n_iter < _FEW_EPOCHS
+    if result.status not in _ENDED | _CUT_SHORT or is_begun:
         return None
     with threads_for(0):
         blind = _blind_score(task, result)
+        constant = None if blind is not None else _constant_loss(task)
+        if constant is not None and _kept_loss(task, result) < constant - _CLEARLY * abs(constant):
+            return None
         sample = _Sample.of(task, _SOME_ROWS)
         if sample.is_constant and _size_of_values(task, sample) <= _FAR_FROM_ONE:
             return blind
-        constant = sample.constant_loss(task)
-        if constant is not None and blind is None and _kept_loss(task, result) < constant - _CLEARLY * abs(constant):
-            return None
         return _verdict(task, result, fitted, blind) or blind
 
 
@@ -90,11 +92,8 @@ class _Sample(NamedTuple):
     @classmethod
     def of(cls, task: FitTask, most: int) -> _Sample:
         """Return all rows that are trained on, or at most so many of them."""
-        table, rows = task.table, task.table.rows
-        if len(rows) > most:
-            # Of a generator of its own: nothing is drawn from a user's.
-            rows = rows[np.sort(np.random.default_rng(0).integers(len(rows), size=most))]
-        weight = np.ones(len(rows)) if table.sample_weight is None else table.sample_weight[rows].astype(float)
+        table, rows = task.table, _some(task.table.rows, most)
+        weight = _weight_of(table, rows)
         target = torch.from_numpy(table.target[rows].T.copy()).unsqueeze(0)
         target = target.double() if target.is_floating_point() else target
         return cls(table, rows, target, torch.from_numpy(weight))
@@ -108,9 +107,26 @@ class _Sample(NamedTuple):
         others = self.weight[(self.target != heaviest).any(1)[0]]
         return bool(others.sum() <= _NEXT_TO_NOTHING * self.weight.sum())
 
-    def constant_loss(self, task: FitTask) -> float | None:
-        """Return the loss of the best constant prediction, if that is known."""
-        return task.objective.constant_loss(self.target, self.weight, task.layer_sizes[-1])
+
+def _some(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return rows, or so many of them, drawn by a generator of our own: nothing is drawn from a user's."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.sort(np.random.default_rng(0).integers(len(rows), size=most))]
+
+
+def _weight_of(table: Table, rows: np.ndarray) -> np.ndarray:
+    """Return the weights of rows, float64."""
+    return np.ones(len(rows)) if table.sample_weight is None else table.sample_weight[rows]
+
+
+def _constant_loss(task: FitTask) -> float | None:
+    """Return the loss of the best constant prediction on some rows, if that is known."""
+    table, rows = task.table, _some(task.table.rows, _SOME_ROWS)
+    weight = _weight_of(table, rows)
+    if not weight.any():
+        return None
+    return task.objective.constant_loss(table.target[rows], weight, task.layer_sizes[-1])
 
 
 class _Look(NamedTuple):
@@ -296,11 +312,16 @@ def _failures(
         yield f"The loss never moved from {losses[0]:.4g} in {len(losses)} epochs{too_small}."
     elif len(losses) > 1 and not losses[-1] <= losses[0]:
         yield f"The loss rose from {losses[0]:.4g} to {losses[-1]:.4g}{too_large}."
-    elif kept < len(losses) and task.validation is not None and not task.validation.by_loss and not is_explained:
+    elif kept < len(losses) and _goes_by_a_score(task) and not is_explained:
         yield (
             f"Early stopping kept epoch {kept} of {len(losses)} by its score; in the last the loss was "
             f"{losses[-1]:.4g}: pass scoring='loss'."
         )
+
+
+def _goes_by_a_score(task: FitTask) -> bool:
+    """Whether a score, and not the loss, says which epoch is the best, where that is not a matter of a few rows."""
+    return task.validation is not None and not task.validation.by_loss and len(task.table.rows) > _FEW_ROWS
 
 
 def _strong_options(task: FitTask, result: FitResult, sample: _Sample) -> Iterator[str]:

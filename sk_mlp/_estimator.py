@@ -167,7 +167,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
-        check_is_fitted(self)
+        self._require_fitted()
         fitted = as_it_is(self)
         fitted._check_what_predictions_read()
         with own_modes():
@@ -195,7 +195,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
-        check_is_fitted(self)
+        self._require_fitted()
         return getattr(self, "_progress", Progress()).history.arrays()
 
     def _where_validated(self, name: str) -> list[float] | None:
@@ -239,6 +239,17 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         own = vars(self).keys()
         of_layers = {"coefs_", "intercepts_"} if self.module is None else {"module_state_"}
         return own >= self._needed and ("_network" in own or own >= of_layers)
+
+    def _require_fitted(self) -> None:
+        """Raise NotFittedError unless there is a network; with the attributes that would complete one set by hand."""
+        if self.__sklearn_is_fitted__():
+            return
+        missing = sorted(self._needed - vars(self).keys())
+        if missing and {"coefs_", "intercepts_"} <= vars(self).keys():
+            raise NotFittedError(
+                f"coefs_ and intercepts_ must come with {missing} to predict without a fit, got them alone"
+            )
+        check_is_fitted(self)  # raises
 
     def _validate_params(self) -> None:
         """Raise scikit-learn's error for the first parameter with a value that it may not have."""
@@ -357,23 +368,11 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         architecture.check()
         table = _table(stacking.held(X, train.X), target, weigh(target, weight))
         penalty_for(self.alpha, table.exponent, self._precision.array)  # raises
-        to_validate = None if validation.X is None else self._validation_table(validation, weigh)
+        to_validate = None if validation.X is None else _validation_table(self, validation, weigh)
         scorer = None if self.scoring in (None, "loss") else check_scoring(self, self.scoring)
         scored = _sample_to_score(train, validation, table, y) if scorer else validation
         warn_of_unread(self, has_validation=validation.X is not None, one_epoch=call.one_epoch)
         return Reading(device, architecture, objective, table, to_validate, n_held_out, scorer, scored)
-
-    def _validation_table(self, validation: Sample, weigh: Callable[..., Scaled | None]) -> Table:
-        """Return the rows that a user wants to validate on."""
-        try:
-            X, y, weight = self._read(validation, reset=False)
-            target = self._encode(y)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"in X_val, y_val or sample_weight_val: {error}") from error
-        weights = weigh(target, weight)
-        if weights is not None and not weights.values.any():
-            raise ValueError("X_val must have rows with a weight above 0, times class_weight, got only zeros")
-        return _table(stacking.held(X, validation.X), target, weights)
 
     def _description(self, layer_sizes: tuple[int, ...]) -> dict[str, Any]:
         """Return what describes the network that the parameters ask for."""
@@ -466,8 +465,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _predict_rows(self, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Return `finish(raw)` for all rows of X; see `predict_rows`."""
-        if not self.__sklearn_is_fitted__():
-            _say_what_is_missing(self)
+        self._require_fitted()
         self._check_what_predictions_read()
         with own_modes():
             return self._predict_checked_rows(prediction_data(self, X), finish)
@@ -519,17 +517,6 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         return tags
 
 
-def _say_what_is_missing(estimator: BaseMLPTorch) -> None:
-    """Raise NotFittedError, with the attributes that would complete a network of the weights that are there."""
-    own = vars(estimator).keys()
-    if {"coefs_", "intercepts_"} <= own:
-        missing = sorted(estimator._needed - own)
-        raise NotFittedError(
-            f"coefs_ and intercepts_ must come with {missing} to predict without a fit, got them alone"
-        )
-    check_is_fitted(estimator)
-
-
 def _attributes_so_far(
     twin: BaseMLPTorch,
     before: dict[str, Any],
@@ -558,6 +545,19 @@ def _warnings_of(fitted: BaseMLPTorch, task: FitTask, result: FitResult) -> Iter
     doubt = doubts(task, result, looked_at)
     if doubt is not None:
         yield UntrainedWarning, doubt
+
+
+def _validation_table(estimator: BaseMLPTorch, validation: Sample, weigh: Callable[..., Scaled | None]) -> Table:
+    """Return the rows that a user wants to validate on."""
+    try:
+        X, y, weight = estimator._read(validation, reset=False)
+        target = estimator._encode(y)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"in X_val, y_val or sample_weight_val: {error}") from error
+    weights = weigh(target, weight)
+    if weights is not None and not weights.values.any():
+        raise ValueError("X_val must have rows with a weight above 0, times class_weight, got only zeros")
+    return _table(stacking.held(X, validation.X), target, weights)
 
 
 def _table(X: Any, target: np.ndarray, weight: Scaled | None) -> Table:

@@ -17,8 +17,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
 from math import log
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +32,7 @@ _SOFTPLUS_LINEAR = 40.0
 _TAIL = 20.0  # logit from which the sigmoid gives way to a slower tail
 _RARE = 350.0  # minus the log-probability from which exp does
 _LEAST_SHARE = 1e-12  # of a class, or a mean, in the loss of a constant prediction
-_HALVINGS = 16  # of the range of a target; the loss is flat where what is left could matter
+_REWEIGHTINGS = 6  # of rows for Huber's location, which are then as good as done
 _LOG_LEAST_VARIANCE = log(1e-12)  # keeps a Gaussian likelihood bounded where a prediction is exact
 
 
@@ -61,6 +62,11 @@ def average(values: Tensor, sample_weight: Tensor | None) -> Tensor:
 def _means(values: Tensor, sample_weight: Tensor) -> Tensor:
     """Return weighted means over the rows, `(1, n_outputs, 1)`."""
     return average(values, sample_weight).unsqueeze(-1)
+
+
+def _entropy(shares: np.ndarray) -> np.ndarray:
+    """Return `-p log(p)`."""
+    return -shares * np.log(np.maximum(shares, _LEAST_SHARE))
 
 
 def _quantiles(target: Tensor, sample_weight: Tensor, quantile: float) -> Tensor:
@@ -104,13 +110,17 @@ class Objective(ABC):
         """
         return None
 
-    def constant_loss(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> float | None:
-        """Return the weighted mean loss of that constant; None where it is not known."""
-        constant = self.constant(target, sample_weight, n_raw)
+    def constant_loss(self, target: np.ndarray, sample_weight: np.ndarray, n_raw: int) -> float | None:
+        """Return the mean loss of that constant for targets `(n, n_outputs)` and weights `(n,)`; None if not known.
+
+        Of the losses of most fits in closed form, in NumPy: in a small fit it takes a hundredth of the time otherwise.
+        """
+        targets, weights = torch.from_numpy(target.T[None].astype(float)), torch.from_numpy(sample_weight)
+        constant = self.constant(targets, weights, n_raw)
         if constant is None:
             return None
-        losses = self.losses(constant.expand(-1, -1, target.shape[-1]).contiguous(), target)
-        return average(losses, sample_weight).item()
+        losses = self.losses(constant.expand(-1, -1, len(target)).contiguous(), targets)
+        return average(losses, weights).item()
 
     def losses(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return the losses `(n,)` of one network's raw predictions, which may be overwritten."""
@@ -130,6 +140,10 @@ class Classification(Objective):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
+
+    def _smoothed(self, shares: Any, n_classes: int) -> Any:
+        """Return the shares that smoothing makes of a target's, an array or a tensor."""
+        return shares * (1 - self.label_smoothing) + self.label_smoothing / n_classes
 
     @abstractmethod
     def choose(self, raw: Tensor) -> Tensor:
@@ -165,8 +179,11 @@ class BinaryCrossEntropy(Classification):
             gradient.add_(target, alpha=self.label_smoothing).sub_(self.label_smoothing / 2)
 
     def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
-        share = _means(target, sample_weight)
-        return (share * (1 - self.label_smoothing) + self.label_smoothing / 2).logit(_LEAST_SHARE)
+        return self._smoothed(_means(target, sample_weight), 2).logit(_LEAST_SHARE)
+
+    def constant_loss(self, target: np.ndarray, sample_weight: np.ndarray, n_raw: int) -> float:
+        shares = self._smoothed(sample_weight @ target / sample_weight.sum(), 2)
+        return float((_entropy(shares) + _entropy(1 - shares)).sum())
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the sigmoid, kept above 0 in the order of the logits."""
@@ -225,14 +242,11 @@ class CrossEntropy(Classification):
 
     def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
         counts = torch.bincount(target[0, 0], sample_weight, minlength=n_raw)
-        shares = counts / counts.sum() * (1 - self.label_smoothing) + self.label_smoothing / n_raw
-        return shares.clamp_min(_LEAST_SHARE).log().view(1, -1, 1)
+        return self._smoothed(counts / counts.sum(), n_raw).clamp_min(_LEAST_SHARE).log().view(1, -1, 1)
 
-    def constant_loss(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> float:
-        log_shares = self.constant(target, sample_weight, n_raw)[0, :, 0]
-        # Not a row for each class and row: there may be thousands of both.
-        losses = self.label_smoothing * log_shares.mean() + (1 - self.label_smoothing) * log_shares[target[0, 0]]
-        return -average(losses, sample_weight).item()
+    def constant_loss(self, target: np.ndarray, sample_weight: np.ndarray, n_raw: int) -> float:
+        counts = np.bincount(target[:, 0], sample_weight, minlength=n_raw)
+        return float(_entropy(self._smoothed(counts / counts.sum(), n_raw)).sum())
 
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the softmax, kept above 0 in the order of the logits."""
@@ -289,6 +303,11 @@ class SquaredError(_OnValues):
 
     def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
         return _means(target, sample_weight)
+
+    def constant_loss(self, target: np.ndarray, sample_weight: np.ndarray, n_raw: int) -> float:
+        share = sample_weight / sample_weight.sum()
+        residual = target - share @ target.astype(float)
+        return float(0.5 * (share @ residual**2).mean())
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         torch.sub(raw, target, out=gradient)
@@ -360,12 +379,12 @@ class HuberLoss(_OnValues):
         self.delta = delta
 
     def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
-        low, high = target.amin(-1, keepdim=True), target.amax(-1, keepdim=True)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            pull = ((target - middle).clamp(-self.delta, self.delta) * sample_weight).sum(-1, keepdim=True)
-            low, high = torch.where(pull > 0, middle, low), torch.where(pull > 0, high, middle)
-        return (low + high) / 2
+        best = _quantiles(target, sample_weight, 0.5)
+        for _ in range(_REWEIGHTINGS):
+            # A mean in which residuals beyond delta count as delta.
+            weight = sample_weight * (self.delta / (target - best).abs().clamp_min(self.delta))
+            best = (weight * target).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
+        return best
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         raw.sub_(target)

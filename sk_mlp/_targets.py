@@ -188,7 +188,7 @@ def _class_weight(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight:
 
 def _is_weight(value: Any) -> bool:
     """Tell a finite number that is not negative."""
-    return isinstance(value, Real) and bool(0 <= value <= np.finfo(float).max)  # type: ignore[operator]
+    return isinstance(value, Real) and bool(0 <= value <= float(np.finfo(float).max))  # type: ignore[operator]
 
 
 def weigh_classes(weights: list[np.ndarray], target: np.ndarray, sample_weight: np.ndarray | None) -> Scaled:
@@ -300,7 +300,8 @@ def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
         rule = "be of one kind, numbers or strings" if any(are_strings) else "be numbers or strings"
         hint = "; sklearn.preprocessing.MultiLabelBinarizer makes an indicator of sets" if "set" in kinds else ""
         raise ValueError(f"Unknown label type: labels must {rule}, got {', '.join(kinds)}{hint}")
-    typed = np.array(labels.tolist())
+    values = [label.item() if isinstance(label, np.generic) else label for label in labels.flat]
+    typed = np.array(values).reshape(labels.shape)
     is_inexact = typed.dtype.kind == "f" and any(map(_is_large, labels.flat))
     if typed.dtype == object or is_inexact:
         raise ValueError("Unknown label type: labels must be numbers of 64 bits, got integers that are not")

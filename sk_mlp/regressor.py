@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ._attributes import as_it_is
@@ -409,7 +408,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         """
         # As fitted, even if `loss` was changed since.
         fitted = as_it_is(self)
-        check_is_fitted(fitted)
+        fitted._require_fitted()
         n_outputs = fitted.n_outputs_
         if return_std and fitted._fitted_sizes()[-1] != 2 * n_outputs:
             raise ValueError(f"return_std=True must come with loss='gaussian_nll', got a fit with loss={self.loss!r}")

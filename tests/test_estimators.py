@@ -639,10 +639,28 @@ class TestMadeByHand:
             for call in (made.predict, check_is_fitted, lambda X, made=made: made.module_):
                 with pytest.raises(NotFittedError):
                     call(made if call is check_is_fitted else problem.X)
+            if missing not in ("coefs_", "intercepts_"):
+                with pytest.raises(NotFittedError, match=rf"must come with \['{missing}'\] to predict without a fit"):
+                    made.predict(problem.X)
+
+    @pytest.mark.parametrize("network", [{"normalization": "batch"}, {"activation": [torch.nn.PReLU] * 2}])
+    def test_a_network_with_a_state_needs_it(self, network, where):
+        problem = PROBLEMS["regression"]
+        expected = fitted(problem, where, **network)
+        made = made_by_hand(expected)
+        with pytest.raises(ValueError, match="module_state_ must hold the state of a network with"):
+            made.predict(problem.X)
+        made.module_state_ = expected.module_state_
+        np.testing.assert_array_equal(made.predict(problem.X), expected.predict(problem.X))
 
     @pytest.mark.parametrize(
         ("name", "change", "message"),
         [
+            (
+                "multiclass",
+                {"classes_": np.array([2, 0, 1])},
+                "must be different labels in ascending order, got .2 0 1",
+            ),
             ("multiclass", {"classes_": np.arange(2)}, "must belong together, got 2 classes, 'softmax' and 3 output"),
             ("multiclass", {"out_activation_": "tanh"}, "must belong together, got 3 classes, 'tanh' and 3 output"),
             ("binary", {"classes_": np.arange(3)}, "must belong together, got 3 classes, 'logistic' and 1 output"),

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -99,3 +101,25 @@ def test_curves_are_lists_of_numbers_that_may_be_assigned(where, unconverged):
     assert len(clf.set_params(early_stopping=False).fit(X, LABELS).loss_curve_) == 3
     assert clf.validation_scores_ is None
     assert not hasattr(MLPTorchClassifier(), "loss_curve_")
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-60, 0.1, 6.4e59, np.inf])
+def test_norms_have_the_range_of_floats(value):
+    history = History().extended([Epoch(1.0, gradient_norm=value), Epoch(2.0, gradient_norm=0.3)])
+    for found in (history, pickle.loads(pickle.dumps(history))):
+        np.testing.assert_allclose(found.arrays()["gradient_norm"], [value, 0.3], rtol=1e-7)
+
+
+def test_one_history_goes_on_in_many_threads():
+    """Each by itself: of two that go on from one place only one may write behind it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(200):
+                history = History().extended(epochs(0.0, 1.0))
+                longer = pool.map(lambda i, history=history: history.extended(epochs(i, i, i)), range(4))
+                for i, one in enumerate(longer):
+                    assert one.loss.tolist() == [0, 1, i, i, i]
+    finally:
+        sys.setswitchinterval(before)

@@ -45,6 +45,7 @@ READ = {
     "polars, unsigned": (pl.Series(HUGE[TWO], dtype=pl.UInt64), HUGE),
     "a list of integers": (LARGE[TWO].tolist(), LARGE),
     "a list of 64 bits": (HUGE[TWO].tolist(), HUGE),
+    "a list of unlike integers": ([np.uint64(2**53), np.int64(2**53 + 1)] * 60, LARGE),
     "objects": (LARGE[TWO].astype(object), LARGE),
 }
 
@@ -116,6 +117,10 @@ REFUSED = [
     ([2**64, 1] * 60, "labels must be numbers of 64 bits"),
     ([2**63, -1] * 60, "labels must be numbers of 64 bits"),
     (pd.Series(["a", None] * 60, dtype="string"), "Input y contains NaN: labels must not be missing"),
+    (pd.Series([pd.NA, "a"] * 60, dtype=object), "Input y contains NaN: labels must not be missing"),
+    (np.array([None, 1] * 60, dtype=object), "Input y contains NaN: labels must not be missing"),
+    ([np.int64(2**53 + 1), 1.0] * 60, "labels must be numbers of 64 bits"),
+    (pd.DataFrame({"a": TWO, "day": pd.date_range("2020", periods=120)}), "labels must be .*numbers or strings, got"),
     (pd.Series([1, None] * 60, dtype="Int64"), "Input y contains NaN: labels must not be missing"),
     (pd.Series([True, None] * 60, dtype="boolean"), "Input y contains NaN: labels must not be missing"),
     (np.array(["a", np.nan] * 60, np.dtypes.StringDType(na_object=np.nan)), "Input y contains NaN"),
@@ -126,6 +131,38 @@ REFUSED = [
 def test_labels_that_are_none_are_named(y, message, where):
     with pytest.raises(ValueError, match=message):
         fitted(y, where)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([1, "a"], "labels must be of one kind, numbers or strings, got int, str"),
+        ([1, pd.NA], "labels must be numbers or strings, got NAType, int"),
+        ([np.uint64(2**63), np.int64(-1)], "labels must be numbers of 64 bits"),
+    ],
+)
+def test_listed_classes_that_are_none(classes, message, where):
+    with pytest.raises(ValueError, match=message):
+        MLPTorchClassifier(**FAST, **where).partial_fit(X, TWO, classes=classes)
+
+
+def test_listed_classes_keep_their_types(where):
+    mixed = [np.uint64(2**53), np.int64(2**53 + 1)]
+    assert (
+        MLPTorchClassifier(**FAST, **where).partial_fit(X, LARGE[TWO], classes=mixed).classes_.tolist()
+        == LARGE.tolist()
+    )
+
+
+@pytest.mark.parametrize("value", [10**400, -1.0, np.inf, "a"])
+def test_class_weights_that_are_none(value, where):
+    with pytest.raises(ValueError, match="class_weight must be non-negative numbers"):
+        MLPTorchClassifier(**FAST, **where, class_weight={0: value, 1: 1.0}).fit(X, TWO)
+
+
+def test_text_as_weights_is_named(where):
+    with pytest.raises(ValueError, match=r"^sample_weight must hold numbers, got text \('a'\)"):
+        MLPTorchClassifier(**FAST, **where).fit(X, TWO, sample_weight=np.array(["a"] * 120, dtype=object))
 
 
 def test_a_warm_start_with_other_classes_says_so(where):
@@ -149,6 +186,11 @@ DATES = [
     ([[np.datetime64("2020-01-01")]] * 120, r"got datetime64\[D\]"),
     (np.array([[np.timedelta64(1, "s"), 2.0]] * 120, dtype=object), r"got timedelta64\[s\]"),
     (np.array([[datetime.date(2020, 1, 1), 2.0]] * 120, dtype=object), "got date in column 0"),
+    (
+        pd.DataFrame({"size": X[:, 0], "lag": np.array([np.timedelta64(3, "s")] * 120, dtype=object)}, dtype=object),
+        r"got (timedelta64\[s\]|Timedelta) in column 'lag'",
+    ),
+    (pl.DataFrame({"day": pl.Series([np.datetime64("2020-01-01")] * 120, dtype=pl.Object)}), "got .* in column 'day'"),
 ]
 
 
@@ -185,16 +227,26 @@ TEXTS = [
     (np.array([["1", "Rome"]] * 120), r"got text in column 1 \('Rome'\)"),
     ([[1.0, "Rome"]] * 120, r"got text in column 1 \('Rome'\)"),
     (pd.DataFrame({"size": X[:, 0], "kind": [None, "a"] * 60}), r"got text in column 'kind' \('a'\)"),
+    (
+        pd.DataFrame({"age": np.array([1, None, 3] * 40, dtype=object), "city": ["Rome"] * 120}),
+        r"got text in column 'city' \('Rome'\)",
+    ),
+    (pd.DataFrame({"age": pd.array([1, pd.NA] * 60, dtype=object)}), "got a missing value in column 'age'"),
 ]
 
 
 @pytest.mark.parametrize(("table", "message"), TEXTS, ids=[str(i) for i in range(len(TEXTS))])
 def test_text_is_named_with_its_column(table, message, where):
     estimator = MLPTorchClassifier(**FAST, **where)
-    with pytest.raises(ValueError, match=f"^X must hold numbers, {message}"):
+    with pytest.raises((ValueError, TypeError), match=f"^X must hold numbers, {message}"):
         estimator.fit(table, TWO)
-    with pytest.raises(ValueError, match="X must hold numbers, got text in column"):
+    with pytest.raises((ValueError, TypeError), match=r"X must hold numbers, got (text|a missing value) in"):
         estimator.fit(np.ones((120, np.shape(table)[1])), TWO).predict(table)
+
+
+def test_durations_are_no_target_values(where):
+    with pytest.raises(ValueError, match=r"^y must hold numbers, got timedelta64\[s\]"):
+        MLPTorchRegressor(**FAST, **where).fit(X, np.array([np.timedelta64(1, "s")] * 120, dtype=object))
 
 
 def test_text_as_target_values_is_named(where):

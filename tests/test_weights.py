@@ -126,3 +126,29 @@ def test_the_weights_of_many_labels_do_not_vanish(where):
     X, Y = rng.normal(size=(60, 3)), (rng.uniform(size=(60, 400)) < 0.1).astype(int)
     fitted = MLPTorchClassifier((2,), max_iter=1, class_weight="balanced", random_state=0, **where).fit(X, Y)
     assert np.isfinite(fitted.loss_)
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_rows_held_out_count_by_their_own_ratios(solver, where):
+    """However much heavier a row is that is trained on."""
+    problem = PROBLEMS["regression"]
+    weight = weights()
+    options = {**FAST, "max_iter": 3, "batch_size": 144, "early_stopping": True, "solver": solver, "alpha": 0.0}
+    expected = MLPTorchRegressor(**options, **where).fit(problem.X, problem.y, sample_weight=weight)
+    (held_out,) = np.nonzero(np.isin(np.arange(160), _held_out(expected, problem, weight)))
+    for scale in (1e-200, 1e-30, 1e30, 1e200):
+        other = weight * np.ldexp(1.0, int(np.log2(scale)))
+        other[held_out] = weight[held_out]
+        assert_same(MLPTorchRegressor(**options, **where).fit(problem.X, problem.y, sample_weight=other), expected)
+
+
+def _held_out(estimator, problem, weight):
+    """Return the rows that a fit has held out, by their weights, as a scorer gets them."""
+    seen = []
+
+    def scorer(estimator, X, y, sample_weight=None):
+        seen.append(X)
+        return -len(seen)
+
+    clone(estimator).set_params(scoring=scorer, max_iter=1).fit(problem.X, problem.y, sample_weight=weight)
+    return [i for i, row in enumerate(problem.X) if (row == seen[0]).all(1).any()]
