@@ -84,11 +84,12 @@ class Architecture:
 
     def require_like(self, fitted: Architecture) -> None:
         """Raise ValueError unless training can go on with the weights of a fitted network."""
-        for name in ("layer_sizes", "normalization", "module"):
+        for name in ("module", "normalization", "layer_sizes"):
             before, asked = fitted.description[name], self.description[name]
             found = difference(before, asked)
             if found is not None:
-                described = f": {found}" if repr(before) == repr(asked) or name == "module" else ""
+                are_users = name == "module" and None not in (before, asked)
+                described = f": {found}" if are_users else ""
                 raise ValueError(
                     f"warm_start and partial_fit must go on with the network they left, of {name}={before!r}, "
                     f"got {name}={asked!r}{described}"
@@ -132,11 +133,6 @@ class Architecture:
             return load(self._made_by_user(0), rest)
         module = self._built(weights, kinds, 0)
         own = module.state_dict(keep_vars=True)  # the parameters themselves, over the memory of `weights`
-        lacking = own.keys() - rest.keys() - self._of_linear
-        if lacking:
-            raise ValueError(
-                f"module_state_ must hold the state of a network with {sorted(lacking)}, got {sorted(rest)}"
-            )
         load(module, rest | {name: value for name, value in own.items() if name not in rest})
         return module
 
@@ -148,7 +144,15 @@ class Architecture:
 
     def predicting_module(self, weights: Weights) -> nn.Module:
         """Return a network to predict with; what users wrote may write to what it has, and gets a copy."""
-        return self.module(weights.copy() if self.is_user_defined else weights, Kinds())
+        return self.fitted_module(weights.copy() if self.is_user_defined else weights)
+
+    def fitted_module(self, weights: Weights) -> nn.Module:
+        """Return the network over the memory of `weights`, all of which have to be there."""
+        module = self.module(weights, Kinds())
+        lacking = module.state_dict(keep_vars=True).keys() - weights.rest.keys() - self._of_linear
+        if lacking and self.factory is None:
+            raise ValueError(f"module_state_ must hold {sorted(lacking)} of the network, got {sorted(weights.rest)}")
+        return module
 
     def layout(self, module: nn.Module | None) -> Layout:
         """Return where a network's parameters lie when packed."""

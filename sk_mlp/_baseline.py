@@ -7,7 +7,7 @@ more than a few steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import ldexp, sqrt
+from math import ldexp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,9 @@ _CLEARLY = 0.1  # a loss that is below the constant's by this share, over a whol
 _BARELY = 1e-4  # share of the constant's loss by which the network's has to be below it
 _SURELY = 3.0  # standard errors of a difference between two losses
 _UNMOVED = 1e-3  # a loss that changes by less than this share from the first epoch to the last
-_FAR_FROM_ONE = 105.0  # a scale, or the inverse of one: a hundred, and not what scatters around it
+_IN_PLACE = 1e-4  # share of their length by which the weights of a training have moved at least
+_RISEN = 0.1  # share by which a loss is larger in the end, and not by chance
+_FAR_FROM_ONE = 105.0  # a scale, or the inverse of one: a hundred, and a little, as data around a hundred scatter
 _MANY = 0.5  # of a layer's units
 _STRONG = 0.1  # a penalty that is this large beside the weights of a batch, or a decay of coefs in one step
 _CUT = 1e3  # a gradient that is so many times longer than it may be
@@ -35,7 +37,7 @@ _FEW_EPOCHS = 5  # that a user has set, and expects nothing of
 _USUAL_TOL = 1e-4
 
 _ENDED = {Status.CONVERGED, Status.NO_BETTER_SCORE, Status.LBFGS_DONE}
-_CUT_SHORT = {Status.MAX_ITER, Status.MAX_TIME, Status.SCHEDULE_DONE, Status.LBFGS_STOPPED}
+_CUT_SHORT = {Status.MAX_ITER, Status.MAX_TIME, Status.SCHEDULE_DONE, Status.STOPPED, Status.LBFGS_STOPPED}
 _UNKNOWN = (
     "Nothing in the data's scale, the units or the losses shows why: X may tell nothing about y, or the network, its "
     "learning rate or the end of its training may not suit it."
@@ -52,29 +54,38 @@ class Fitted(NamedTuple):
 
 def doubts(task: FitTask, result: FitResult, fitted: Fitted) -> str | None:
     """Say why a network is of no use, and what may help; None where nothing is wrong."""
-    is_begun = result.status in _CUT_SHORT and result.n_iter < _FEW_EPOCHS
-    if result.status not in _ENDED | _CUT_SHORT or is_begun:
+    is_barely_begun = result.status in _CUT_SHORT and result.n_iter < _FEW_EPOCHS
+    if result.status not in _ENDED | _CUT_SHORT or is_barely_begun:
         return None
     with threads_for(0):
-        blind = _blind_score(task, result)
-        constant = None if blind is not None else _constant_loss(task)
+        unmoved, blind = _unmoved_weights(task, result), _blind_score(task, result)
+        constant = _constant_loss(task) if unmoved is blind is None else None
         if constant is not None and _kept_loss(task, result) < constant - _CLEARLY * abs(constant):
             return None
-        sample = _Sample.of(task, _SOME_ROWS)
-        if sample.is_constant and _size_of_values(task, sample) <= _FAR_FROM_ONE:
+        if _is_constant(task.table) and _size_of_values(task) <= _FAR_FROM_ONE:
             return blind
-        return _verdict(task, result, fitted, blind) or blind
+        verdict = _verdict(task, result, fitted, unmoved or blind)
+        return verdict or (
+            blind if unmoved is None or _goes_on(result) else f"The network is as it was drawn. {unmoved}"
+        )
 
 
-def _verdict(task: FitTask, result: FitResult, fitted: Fitted, blind: str | None) -> str | None:
-    """Compare a network with a constant, and look for causes if it is no better."""
+def far_scales(task: FitTask, feature_names: Sequence[str]) -> list[str]:
+    """Say which features and targets of a task are of a scale far from one."""
+    sample = _Sample.of(task, _SOME_ROWS)
+    return list(_far_scales(task, sample.table.X[sample.rows], feature_names))
+
+
+def _verdict(task: FitTask, result: FitResult, fitted: Fitted, known: str | None) -> str | None:
+    """Compare a network with a constant, and look for causes besides the one known if it is no better."""
     sample, look = _closer_look(task, fitted)
     lead = _stand_still(result, look.raw) if look.constant is None else look.lead
-    if lead is None or (sample.is_constant and _is_near(sample.target, look.raw)):
+    if lead is None or (_is_constant(task.table) and _is_near(sample.target, look.raw)):
         return None
-    causes = [] if blind is None else [blind]
-    causes += _far_scales(task, sample, look.X, fitted.feature_names)
-    causes += _failures(task, result, sample, look, fitted.module, is_explained=bool(causes))
+    scales = list(_far_scales(task, look.X, fitted.feature_names))
+    causes = [*([] if known is None else [known]), *scales]
+    if known is None or "learning_rate_init" not in known:
+        causes += _failures(task, result, sample, look, fitted.module, is_explained=bool(scales))
     is_unfinished = result.status in _CUT_SHORT or task.settings.tol > _USUAL_TOL
     if not causes and (is_unfinished or len(task.table.rows) <= _FEW_ROWS):
         return None  # more epochs may be all it takes: there is a warning of them, or a user has set their number
@@ -92,24 +103,31 @@ class _Sample(NamedTuple):
     @classmethod
     def of(cls, task: FitTask, most: int) -> _Sample:
         """Return all rows that are trained on, or at most so many of them."""
-        table, rows = task.table, _some(task.table.rows, most)
+        table, rows = task.table, _some(task.table, most)
         weight = _weight_of(table, rows)
         target = torch.from_numpy(table.target[rows].T.copy()).unsqueeze(0)
         target = target.double() if target.is_floating_point() else target
         return cls(table, rows, target, torch.from_numpy(weight))
 
     @property
-    def is_constant(self) -> bool:
-        """Whether there is nothing to learn: one target has all the weight, or next to all of it."""
-        if not self.weight.any():
-            return True
-        heaviest = self.target[..., self.weight.argmax()].unsqueeze(-1)
-        others = self.weight[(self.target != heaviest).any(1)[0]]
-        return bool(others.sum() <= _NEXT_TO_NOTHING * self.weight.sum())
+    def has_one_target(self) -> bool:
+        """Whether all targets are the same."""
+        return bool((self.target == self.target[..., :1]).all())
 
 
-def _some(rows: np.ndarray, most: int) -> np.ndarray:
-    """Return rows, or so many of them, drawn by a generator of our own: nothing is drawn from a user's."""
+def _is_constant(table: Table) -> bool:
+    """Whether there is nothing to learn: one target has all the weight, or next to all of it."""
+    target, weight = table.target[table.rows], _weight_of(table, table.rows)
+    others = weight[(target != target[weight.argmax()]).any(1)]
+    return bool(others.sum() <= _NEXT_TO_NOTHING * weight.sum())
+
+
+def _some(table: Table, most: int) -> np.ndarray:
+    """Return the rows that weigh anything, or so many of them.
+
+    They are drawn by a generator of our own: nothing is drawn from a user's.
+    """
+    rows = table.rows if table.sample_weight is None else table.rows[table.sample_weight[table.rows] > 0]
     if len(rows) <= most:
         return rows
     return rows[np.sort(np.random.default_rng(0).integers(len(rows), size=most))]
@@ -122,11 +140,8 @@ def _weight_of(table: Table, rows: np.ndarray) -> np.ndarray:
 
 def _constant_loss(task: FitTask) -> float | None:
     """Return the loss of the best constant prediction on some rows, if that is known."""
-    table, rows = task.table, _some(task.table.rows, _SOME_ROWS)
-    weight = _weight_of(table, rows)
-    if not weight.any():
-        return None
-    return task.objective.constant_loss(table.target[rows], weight, task.layer_sizes[-1])
+    table, rows = task.table, _some(task.table, _SOME_ROWS)
+    return task.objective.constant_loss(table.target[rows], _weight_of(table, rows), task.layer_sizes[-1])
 
 
 class _Look(NamedTuple):
@@ -134,6 +149,7 @@ class _Look(NamedTuple):
 
     X: Any
     raw: np.ndarray
+    share: str  # of the training rows, in words
     loss: float
     constant: float | None
     error: float  # standard error of the difference
@@ -146,14 +162,15 @@ class _Look(NamedTuple):
         known = _Sample.of(task, _MANY_ROWS)  # of thousands of classes, some rows do not show the shares
         constant = task.objective.constant(known.target, known.weight, raw.shape[1])
         if constant is None:
-            return cls(X, raw, np.nan, None, 0.0)
-        n = len(sample.rows)
+            return cls(X, raw, "", np.nan, None, 0.0)
+        n, n_all = len(sample.rows), len(task.table.rows)
+        where = "the training rows" if n == n_all else f"{n} of the training rows"
         losses = task.objective.losses(torch.from_numpy(raw.T.copy()).unsqueeze(0), sample.target)
         of_constant = task.objective.losses(constant.expand(-1, -1, n).contiguous(), sample.target)
         share = sample.weight / sample.weight.sum()
         mean, of_constant_mean = (losses * share).sum().item(), (of_constant * share).sum().item()
         difference = (losses - of_constant - (mean - of_constant_mean)) * share
-        return cls(X, raw, mean, of_constant_mean, difference.square().sum().sqrt().item())
+        return cls(X, raw, where, mean, of_constant_mean, difference.square().sum().sqrt().item())
 
     @property
     def is_undecided(self) -> bool:
@@ -167,8 +184,8 @@ class _Look(NamedTuple):
         if self.loss < self.constant - _BARELY * abs(self.constant):
             return None
         return (
-            f"The network is no better than a constant prediction: its loss on the training rows is {self.loss:.4g}, "
-            f"that of the best constant {self.constant:.4g}."
+            f"The network is no better than a constant prediction: its loss on {self.share} is {self.loss:.4g}, that "
+            f"of the best constant {self.constant:.4g}."
         )
 
 
@@ -178,7 +195,7 @@ def _closer_look(task: FitTask, fitted: Fitted) -> tuple[_Sample, _Look]:
         most = max(1, min(most, _MOST_VALUES // (values_in_a_row(task.table.X) + task.layer_sizes[-1])))
         sample = _Sample.of(task, most)
         look = _Look.at(task, fitted, sample)
-        if len(sample.rows) < most or not look.is_undecided:
+        if len(sample.rows) < most or not (look.is_undecided or sample.has_one_target):
             break
     return sample, look
 
@@ -200,6 +217,21 @@ def _kept_loss(task: FitTask, result: FitResult) -> float:
 def _goes_on(result: FitResult) -> bool:
     """Whether the network had been trained before."""
     return len(result.progress.history) > result.n_iter
+
+
+def _unmoved_weights(task: FitTask, result: FitResult) -> str | None:
+    """Say that the weights are about where they began, whatever that is worth, and what may move them."""
+    before, now = task.parameters, result.state.parameters
+    moved, length = float(np.linalg.norm(now - before)), float(np.linalg.norm(before))
+    if moved > _IN_PLACE * length or result.n_iter < _FEW_EPOCHS or task.settings.solver == "lbfgs":
+        return None
+    if task.settings.max_grad_norm is not None or _goes_on(result):
+        return None  # which may be why, and a trained network need not move
+    losses = result.progress.history.last("loss", result.n_iter)
+    return (
+        f"The loss never moved from {losses[0]:.4g} in {len(losses)} epochs, and the weights by a share of "
+        f"{moved / length:.1g}: learning_rate_init={task.settings.learning_rate_init:g} may be too small."
+    )
 
 
 def _stand_still(result: FitResult, raw: np.ndarray) -> str | None:
@@ -242,35 +274,46 @@ def _has_one_target(table: Table) -> bool:
     return bool((target == target[:1]).all())
 
 
-def _far_scales(task: FitTask, sample: _Sample, X: Any, names: Sequence[str]) -> Iterator[str]:
+def _far_scales(task: FitTask, X: Any, names: Sequence[str]) -> Iterator[str]:
     """Say which features and targets are of a scale far from one."""
-    squares = X.multiply(X) if sp.issparse(X) else np.square(X, dtype=float)
-    sizes = np.sqrt(np.asarray(squares.mean(axis=0)).ravel())
-    j = int(sizes.argmax())
     scaling = f"scale X, with {'MaxAbsScaler' if sp.issparse(X) else 'StandardScaler'}() before the network"
+    sizes, largest = _sizes_of_columns(X)
+    j = int(sizes.argmax())
     if sizes[j] > _FAR_FROM_ONE:
         column = repr(str(names[j])) if len(names) else j
         yield f"X holds values of about {sizes[j]:.3g} in column {column}: {scaling}."
-    elif 0 < sizes[j] < 1 / _FAR_FROM_ONE:
-        yield f"X holds values of at most about {sizes[j]:.3g}: {scaling}."
-    size = _size_of_target(task, sample)
+    elif 0 < largest < 1 / _FAR_FROM_ONE:
+        yield f"X holds no value beyond {largest:.3g}: {scaling}."
+    size = _size_of_target(task)
     if not 1 / _FAR_FROM_ONE <= size <= _FAR_FROM_ONE:
-        by_hand = "divide y by its mean"
-        scaling = "scale y, with TransformedTargetRegressor(..., transformer=StandardScaler())"
-        yield f"y holds values of about {size:.3g}: {by_hand if task.objective.out_activation == 'exp' else scaling}."
+        advice = {
+            "identity": "scale y, with TransformedTargetRegressor(..., transformer=StandardScaler())",
+            "exp": "divide y by its mean",
+        }
+        yield f"y holds values of about {size:.3g}: {advice[task.objective.out_activation]}."
 
 
-def _size_of_target(task: FitTask, sample: _Sample) -> float:
+def _sizes_of_columns(X: Any) -> tuple[np.ndarray, float]:
+    """Return the root mean squares of columns `(n_columns,)`, and the largest absolute value."""
+    largest = float(abs(X).max())
+    if largest == 0 or X.shape[1] == 0:
+        return np.zeros(max(1, X.shape[1])), 0.0
+    shares = X.astype(float) / largest  # whose squares do not overflow
+    squares = shares.multiply(shares) if sp.issparse(X) else np.square(shares)
+    return largest * np.sqrt(np.asarray(squares.mean(axis=0)).ravel()), largest
+
+
+def _size_of_target(task: FitTask) -> float:
     """Return the root mean square of the largest output; 1 for classes."""
     if task.objective.out_activation not in ("identity", "exp"):
         return 1.0
-    share = sample.weight / sample.weight.sum()
-    return sqrt((sample.target.square() * share).sum(-1).max().item())
+    sizes, _ = _sizes_of_columns(task.table.target[_some(task.table, _MANY_ROWS)])
+    return float(sizes.max())
 
 
-def _size_of_values(task: FitTask, sample: _Sample) -> float:
-    """Return the size of targets that are predicted as they are; 0 of those behind a link."""
-    return _size_of_target(task, sample) if task.objective.out_activation == "identity" else 0.0
+def _size_of_values(task: FitTask) -> float:
+    """Return the size of targets that the network gives itself; 0 where it gives something else, such as logarithms."""
+    return _size_of_target(task) if task.objective.out_activation == "identity" else 0.0
 
 
 def _is_near(target: Tensor, raw: np.ndarray) -> bool:
@@ -295,23 +338,19 @@ def _failures(
         return
     settings = task.settings
     losses = result.progress.history.last("loss", result.n_iter)
-    too_large, too_small = (
-        f": learning_rate_init={settings.learning_rate_init:g} may be too {what}"
-        if settings.solver != "lbfgs" and not is_explained
-        else ""
-        for what in ("large", "small")
-    )
+    has_rate = settings.solver != "lbfgs" and not is_explained
+    too_large = f": learning_rate_init={settings.learning_rate_init:g} may be too large" if has_rate else ""
     size = float(np.sqrt(np.square(look.raw).mean()))
     kept = _kept_epoch(task, result) + 1
     idle = None if module is None or is_explained else _idle_units(module(), look.X)
     if idle is not None:
         yield idle.format(too_large=too_large)
-    elif not size <= _FAR_FROM_ONE * max(1.0, _size_of_target(task, sample)):
+    elif not size <= _FAR_FROM_ONE * max(1.0, _size_of_target(task)):
         yield f"Raw predictions are of about {size:.3g}{too_large}."
-    elif len(losses) > 1 and abs(losses[-1] - losses[0]) <= _UNMOVED * abs(losses[0]):
-        yield f"The loss never moved from {losses[0]:.4g} in {len(losses)} epochs{too_small}."
-    elif len(losses) > 1 and not losses[-1] <= losses[0]:
+    elif len(losses) > 1 and not losses[-1] <= losses[0] + _RISEN * abs(losses[0]):
         yield f"The loss rose from {losses[0]:.4g} to {losses[-1]:.4g}{too_large}."
+    elif len(losses) > 1 and abs(losses[-1] - losses[0]) <= _UNMOVED * abs(losses[0]):
+        yield f"The loss never moved from {losses[0]:.4g} in {len(losses)} epochs."
     elif kept < len(losses) and _goes_by_a_score(task) and not is_explained:
         yield (
             f"Early stopping kept epoch {kept} of {len(losses)} by its score; in the last the loss was "

@@ -18,14 +18,17 @@ _UNREADABLE = (
 )
 
 
+_OF_CATEGORIES = "which has to be encoded, by OneHotEncoder for example"
+_OF_DATES = "turn it into numbers first, for example into days since a date of your choice"
+# Dates that are objects, by name: pandas is not imported here.
+_DATES = {"date", "datetime", "time", "timedelta", "Timestamp", "Timedelta", "Period"}
+
+
 def require_no_dates(values: Any, name: str) -> None:
     """Raise ValueError for dates and durations, which NumPy would read as numbers of some unit or other."""
     for column, kind in _kinds(values):
         if kind is not None:
-            raise ValueError(
-                f"{name} must hold numbers, got {kind}{_in_column(column)}: turn it into numbers first, for example "
-                f"into days since a date of your choice"
-            )
+            raise ValueError(f"{name} must hold numbers, got {kind}{_in_column(column)}: {_OF_DATES}")
 
 
 @contextmanager
@@ -36,10 +39,11 @@ def naming_columns(**tables: Any) -> Iterator[None]:
     except (TypeError, ValueError) as error:
         if not any(words in str(error) for words in _UNREADABLE):
             raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
         for name, table in tables.items():
             found = _first_unreadable(table)
             if found is not None:
+                # A TypeError where scikit-learn's checks ask for one: for what is nothing that a table holds.
+                kind = TypeError if isinstance(error, TypeError) and _OF_DATES not in found else ValueError
                 raise kind(f"{name} must hold numbers, got {found}: {error}") from error
         raise
 
@@ -82,17 +86,27 @@ def _first_unreadable(X: Any) -> str | None:
     missing = None
     for name, column in _columns(X):
         for value in column:
-            try:
-                float(value)
-            except (TypeError, ValueError):
+            if not _is_number(value):
                 where = _in_column(name)
                 if value is None or type(value).__name__ == "NAType":
                     missing = missing or f"a missing value{where}"
                 elif isinstance(value, str):
-                    return f"text{where} ({str(value)!r}), which has to be encoded, by OneHotEncoder for example"
+                    # One that most others are unlike stands for a missing number.
+                    is_category = name is not None and not _is_number(column[len(column) // 2])
+                    return f"text{where} ({str(value)!r})" + (f", {_OF_CATEGORIES}" if is_category else "")
                 else:
-                    return f"{type(value).__name__}{where}"
+                    kind = type(value).__name__
+                    return f"{kind}{where}" + (f", {_OF_DATES}" if kind in _DATES else "")
     return missing
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value can be read as a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _columns(X: Any) -> Iterator[tuple[Any, np.ndarray]]:

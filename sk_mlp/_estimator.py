@@ -26,11 +26,11 @@ from ._alike import alike
 from ._architecture import Architecture, Weights
 from ._attributes import OfProgress, as_it_is, becoming, changes, twin_of
 from ._autograd import may_draw
-from ._baseline import Fitted, doubts
+from ._baseline import Fitted, doubts, far_scales
 from ._callbacks import OF_A_FIT_UNDER_WAY, Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
 from ._modes import Surroundings, called_in, own_modes
-from ._network import Kinds, sizes_of
+from ._network import sizes_of
 from ._objective import Objective
 from ._optimizers import resumed
 from ._parameters import (
@@ -177,7 +177,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
                 [_writable(intercept) for intercept in weights.intercepts],
                 {name: _writable(value) for name, value in weights.rest.items()},
             )
-            return architecture.module(writable, Kinds()).eval()
+            return architecture.fitted_module(writable).eval()
 
     loss_curve_ = OfProgress(lambda fitted: fitted._progress.history.loss.tolist())
     validation_scores_ = OfProgress(lambda fitted: fitted._where_validated("validation_score"))
@@ -276,7 +276,8 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
                 callbacks.fitted = partial(_attributes_so_far, twin, before, task, attributes)
             result = stacking.run(task)
             if not result.is_finite:
-                raise ValueError(Status.DIVERGED.message(task.settings))
+                scales = far_scales(task, getattr(twin, "feature_names_in_", ()))
+                raise ValueError(" ".join([Status.DIVERGED.message(task.settings), *scales]))
             twin._record(task, result, attributes)
             with becoming(self, twin, before):
                 if callbacks is not None:

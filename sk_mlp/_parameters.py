@@ -168,7 +168,7 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
         raise ValueError(f"module must build the whole network itself, got {changed} besides")
 
 
-# What a value of some type, given to one parameter, was probably meant for.
+# Parameters that are given values of another one: which types tell that, and for which parameter they were meant.
 _MEANT_FOR = {"learning_rate": (Real, "learning_rate_init"), "loss": (Integral | tuple | list, "hidden_layer_sizes")}
 
 

@@ -255,7 +255,7 @@ class Member:
         """
         verbose = self.task.settings.verbose
         if verbose:
-            number = self.n_epochs if self.task.one_epoch and not isinstance(verbose, bool) else self.n_iter
+            number = self.n_epochs if self.task.one_epoch and not isinstance(verbose, bool | np.bool_) else self.n_iter
             seconds = perf_counter() - self.started
             for line in self.epochs[-1].lines(verbose, number, seconds, is_last=is_last):
                 self.task.say(line)

@@ -332,8 +332,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, numbers or strings; an indicator matrix, dense or sparse, for multilabel classification.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, not all zero. A weight of 2 counts as the row twice. Only their ratios matter,
-            and beside the penalty their sum, by which `alpha` is divided.
+            Non-negative weights, not all zero. A weight of 2 counts as the row twice. With alpha=0 only
+            their ratios matter; else `alpha` is divided by their sum.
         X_val, y_val : like X and y, default=None
             Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
             `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
@@ -357,7 +357,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             If training was cut short: by `max_iter`, `max_time` or a network that diverged.
         sk_mlp.exceptions.UntrainedWarning
             If the network is no better than a constant prediction on the rows it was trained on, by its own loss; or
-            if early stopping went by a score that was the same after each epoch. It names the likely cause.
+            if its weights have hardly moved, or early stopping went by a score that was the same after each epoch. It
+            names the likely cause. Fits of fewer than five epochs are not judged.
         UserWarning
             If a parameter was set that nothing reads, such as `quantile` without `loss='quantile'`.
         """

@@ -57,6 +57,7 @@ DATA = {
     "sparse digits, large": (MLPTorchClassifier, sp.csr_array(RAW_DIGITS * 1e5), DIGITS),
     "diabetes, y far away": (MLPTorchRegressor, X_DIABETES, 1.7e9 + 10 * scale(PROGRESSION)),
     "a few digits": (MLPTorchClassifier, RAW_DIGITS[:100], DIGITS[:100]),
+    "one of 2,000": (MLPTorchClassifier, np.repeat(X_DIGITS[:1000, :5], 20, axis=0), np.arange(20_000) % 2000 == 0),
     "rare": (MLPTorchClassifier, X_DIGITS[:600], (np.arange(600) % 40 == 0).astype(int)),
     "tiny digits": (MLPTorchClassifier, 1e-6 * X_DIGITS, DIGITS),
 }  # fmt: skip
@@ -116,10 +117,10 @@ BROKEN = [
     ("digits as they are", {"learning_rate_init": 10}, "All 100 units of hidden layer 1 are zero .*=10 may be too"),
     ("digits", {"learning_rate_init": 10}, r"Raw predictions are of about \d.*learning_rate_init=10 may be too large"),
     ("digits", {"activation": "tanh", "learning_rate_init": 10}, r"learning_rate_init=10 may be too large"),
-    ("digits", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
-    ("bits of digits", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
-    ("sparse digits", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
-    ("diabetes", {"learning_rate_init": 1e-9}, "loss never moved .* learning_rate_init=1e-09 may be too small"),
+    ("digits", {"learning_rate_init": 1e-9}, "loss never moved .*, and the weights by .*=1e-09 may be too"),
+    ("bits of digits", {"learning_rate_init": 1e-9}, "loss never moved .*, and the weights by .*=1e-09 may be too"),
+    ("sparse digits", {"learning_rate_init": 1e-9}, "loss never moved .*, and the weights by .*=1e-09 may be too"),
+    ("diabetes", {"learning_rate_init": 1e-9}, "loss never moved .*, and the weights by .*=1e-09 may be too"),
     ("digits", {"normalization": "layer", "learning_rate_init": 1e3}, "units of hidden layer 1 .*=1000 may be too"),
     ("digits", {"alpha": 1e4}, r"alpha=1e\+04 is large beside a batch of 200 rows"),
     ("digits", {"alpha": 1e5, "solver": "lbfgs"}, r"alpha=1e\+05 is large beside a batch of 1797 rows"),
@@ -127,7 +128,7 @@ BROKEN = [
     ("a column of millions", {}, r"X holds values of about 9.97e\+05 in column 64: scale X"),
     ("a column of millions", {"solver": "lbfgs"}, r"X holds values of about 9.97e\+05 in column 64: scale X"),
     ("a frame with incomes", {}, r"X holds values of about 9.97e\+05 in column 'income': scale X"),
-    ("tiny digits", {}, "X holds values of at most about .*e-06: scale X"),
+    ("tiny digits", {}, r"X holds no value beyond .*e-0\d: scale X"),
     ("diabetes, y as it is", {}, "y holds values of about 171: scale y, with TransformedTargetRegressor"),
     ("diabetes, y as it is", {"loss": "gaussian_nll"}, "y holds values of about 171: scale y"),
     ("diabetes, y as it is", {"early_stopping": True}, "y holds values of about 171: scale y"),
@@ -160,6 +161,11 @@ BROKEN += [
     ("a few digits", {"learning_rate_init": 10}, "learning_rate_init=10 may be too large"),
     ("rare", {"early_stopping": True}, r"Early stopping kept epoch \d+ of \d+ by its score; .*: pass scoring='loss'"),
     ("digits", {"early_stopping": True, "X_val": X_DIGITS[:1], "y_val": DIGITS[:1]}, "on 1 row.*Pass scoring='loss'"),
+    *[(data, {"learning_rate_init": 1e-9, "random_state": seed}, "=1e-09 may be too small")
+      for data in ("iris", "wine", "breast cancer", "diabetes") for seed in range(4)],
+    ("digits", {"learning_rate_init": 1e-9, "dropout": 0.5}, "=1e-09 may be too small"),
+    ("digits", {"learning_rate_init": 1e-9, "early_stopping": True}, "=1e-09 may be too small"),
+    ("one of 2,000", {"learning_rate_init": 1e-9, "max_iter": 14}, "=1e-09 may be too small"),
 ]  # fmt: skip
 
 
@@ -167,6 +173,23 @@ BROKEN += [
 def test_broken_fits_say_why(data, options, cause):
     (message,), _ = warnings_of(data, **options)
     assert re.search(cause, message), message
+
+
+def test_a_training_that_diverges_names_the_column():
+    _, X, y = DATA["diabetes"]
+    X = pd.DataFrame(X, columns=load_diabetes().feature_names).assign(bmi=1e6 * X[:, 2])
+    with pytest.raises(ValueError, match=r"non-finite parameter weights.*values of about 1e\+06 in column 'bmi'"):
+        MLPTorchRegressor(solver="sgd", random_state=0).fit(X, y)
+
+
+def test_scales_whose_squares_overflow():
+    _, X, y = DATA["diabetes"]
+    for far, message in (
+        ((X, 1e200 * y), r"y holds values of about 1e\+200"),
+        ((1e200 * X, y), r"X holds values of about 1"),
+    ):
+        with pytest.warns(ConvergenceWarning, match=message):
+            MLPTorchRegressor(dtype="float64", max_iter=9, random_state=0).fit(*far)
 
 
 def test_it_is_a_convergence_warning_on_the_line_of_the_user():
@@ -202,7 +225,7 @@ class TestSilence:
             warnings.filterwarnings("ignore", "Stochastic")
             cls(early_stopping=early_stopping, learning_rate_init=1e-9, random_state=0).fit(X_DIGITS[:200], y)
 
-    @pytest.mark.parametrize("options", [{"max_iter": 3}, {"tol": 1.0, "n_iter_no_change": 2}, {"max_time": 1e-6}])
+    @pytest.mark.parametrize("options", [{"max_iter": 4}, {"tol": 1.0, "n_iter_no_change": 2}, {"max_time": 1e-6}])
     def test_ends_that_a_user_has_set(self, options):
         assert warnings_of("digits", **options, learning_rate_init=1e-4)[0] == []
 

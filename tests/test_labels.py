@@ -180,12 +180,12 @@ DATES = [
     (pd.DataFrame({"size": X[:, 0], "day": DAYS}), r"got datetime64\[.*\] in column 'day'"),
     (pd.DataFrame({"size": X[:, 0], "day": DAYS.tz_localize("UTC")}), r"got datetime64\[.*UTC\] in column 'day'"),
     (pd.DataFrame({"lag": DAYS - DAYS[0]}), r"got timedelta64\[.*\] in column 'lag'"),
-    (pd.DataFrame({"size": X[:, 0], "month": DAYS.to_period("M")}), "got Period in column 'month'"),
+    (pd.DataFrame({"size": X[:, 0], "month": DAYS.to_period("M")}), "got Period in column 'month', turn it into"),
     (pl.DataFrame({"size": X[:, 0], "day": DAYS.to_numpy()}), "got Datetime.* in column 'day'"),
     (pl.DataFrame({"day": DAYS.to_numpy()}).with_columns(pl.col("day").dt.date()), "got Date in column 'day'"),
     ([[np.datetime64("2020-01-01")]] * 120, r"got datetime64\[D\]"),
     (np.array([[np.timedelta64(1, "s"), 2.0]] * 120, dtype=object), r"got timedelta64\[s\]"),
-    (np.array([[datetime.date(2020, 1, 1), 2.0]] * 120, dtype=object), "got date in column 0"),
+    (np.array([[datetime.date(2020, 1, 1), 2.0]] * 120, dtype=object), "got date in column 0, turn it into"),
     (
         pd.DataFrame({"size": X[:, 0], "lag": np.array([np.timedelta64(3, "s")] * 120, dtype=object)}, dtype=object),
         r"got (timedelta64\[s\]|Timedelta) in column 'lag'",
@@ -231,6 +231,7 @@ TEXTS = [
         pd.DataFrame({"age": np.array([1, None, 3] * 40, dtype=object), "city": ["Rome"] * 120}),
         r"got text in column 'city' \('Rome'\)",
     ),
+    (pd.DataFrame({"age": ["1", "2", "?"] * 40}), r"got text in column 'age' \('\?'\): could not convert"),
     (pd.DataFrame({"age": pd.array([1, pd.NA] * 60, dtype=object)}), "got a missing value in column 'age'"),
 ]
 
