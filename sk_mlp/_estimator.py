@@ -11,13 +11,11 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from sklearn.base import BaseEstimator, is_regressor
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.metrics import check_scoring
-from sklearn.utils import Tags, _safe_indexing
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -29,32 +27,23 @@ from ._autograd import may_draw
 from ._baseline import Fitted, doubts, far_scales
 from ._callbacks import OF_A_FIT_UNDER_WAY, Callbacks, callbacks_of
 from ._device import PRECISIONS, Precision, precision_for, resolve_device
-from ._modes import Surroundings, called_in, own_modes
+from ._modes import Surroundings, own_modes
 from ._network import sizes_of
 from ._objective import Objective
 from ._optimizers import resumed
 from ._parameters import (
     CONSTRAINTS,
     are_allowed,
-    check_representable,
-    check_together,
     hint_for,
     settings_of,
-    warn_of_unread,
 )
 from ._prediction import predict_rows, predict_rows_by_module
-from ._targets import labels_for_numpy
-from ._task import FitResult, FitTask, Progress, State, Status, Table, Validation
+from ._reading import Call, Sample, draw_tables, read
+from ._task import FitResult, FitTask, Progress, State, Status
 from ._validation import (
-    accepts_sample_weight,
     generator_for,
-    hidden_sizes,
     prediction_data,
-    require_pair,
     rewound_on_error,
-    size_of_split,
-    split_validation,
-    training_data,
 )
 from ._weights import Scaled, penalty_for
 from .exceptions import UntrainedWarning
@@ -68,41 +57,12 @@ _WARNINGS: dict[Status, type[Warning]] = {
 }
 
 
-class Call(NamedTuple):
-    """What a call asks for: to go on from the fitted state, one epoch alone, all classes listed."""
-
-    goes_on: bool
-    one_epoch: bool = False
-    classes: np.ndarray | None = None
-
-
 class Network(NamedTuple):
     """A network to be trained: packed parameters, its module where it has no closed form, and number types."""
 
     parameters: np.ndarray
     module: nn.Module | None
     precision: Precision
-
-
-class Sample(NamedTuple):
-    """Rows as a user passes them."""
-
-    X: Any
-    y: Any
-    sample_weight: Any = None
-
-
-class Reading(NamedTuple):
-    """What a fit reads, all of it checked before anything is drawn or built."""
-
-    device: torch.device
-    architecture: Architecture
-    objective: Objective
-    table: Table
-    validation: Table | None  # rows that a user wants to validate on
-    n_held_out: int  # rows to hold out
-    scorer: Callable[..., float] | None
-    scored: Sample  # rows for it, whole; those held out are still to be drawn from them
 
 
 def has_partial_fit(estimator: BaseMLPTorch) -> bool:
@@ -300,7 +260,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         Reads and checks everything first. Then it draws, in scikit-learn's order: weights, and the split.
         """
         users = users or stacking.surroundings()
-        reading = self._reading(train, validation, call)
+        reading = read(self, train, validation, call)
         architecture, n_rows = reading.architecture, len(reading.table.rows)
         n_train = n_rows - reading.n_held_out
         settings = settings_of(self, n_train, users)
@@ -311,7 +271,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         network = self._network_to_train(architecture, rng, seed, n_rows, reading.device, call)
         fewest_rows = architecture.fewest_rows(network.module, n_train, settings.batch_size)
         attributes = partial(self._attributes, architecture, network.module, reading.objective)
-        table, checks = _tables(self, reading, rng, attributes, users)
+        table, checks = draw_tables(self, reading, rng, attributes, users)
         alpha = penalty_for(self.alpha, table.exponent, self._precision.array)
         earlier = getattr(self, "_optimizer_state", {}) if call.goes_on and call.one_epoch else {}
         task = FitTask(
@@ -336,44 +296,6 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
             watch=callbacks,
         )
         return task, attributes
-
-    def _splits(self, validation: Sample) -> bool:
-        """Tell whether rows are to be held out."""
-        return self.early_stopping and self.solver != "lbfgs" and validation.X is None
-
-    def _read(self, sample: Sample, reset: bool) -> tuple[Any, Any, np.ndarray | None]:
-        """Return validated X, y and weights."""
-        has_numbers = is_regressor(self)
-        sample = sample if has_numbers else sample._replace(y=labels_for_numpy(sample.y))
-        return training_data(self, *sample, dtype=self._precision.array, reset=reset, y_numeric=has_numbers)
-
-    def _reading(self, train: Sample, validation: Sample, call: Call) -> Reading:
-        """Read parameters and data; raise ValueError for what breaks a rule."""
-        device = resolve_device(self.device, self.dtype)
-        check_together(self, has_validation=validation.X is not None)
-        check_representable(self)
-        require_pair(*validation)
-        if call.one_epoch and self._splits(validation):
-            raise ValueError("partial_fit does not support early_stopping=True without X_val: it keeps no split")
-        hidden = hidden_sizes(self.hidden_layer_sizes)
-        X, y, weight = self._read(train, reset=not call.goes_on)
-        target = self._read_target(y, call)
-        weigh = self._weighing(target, weight, call)
-        objective = self._objective()
-        n_held_out = 0
-        if self._splits(validation):
-            n_held_out = size_of_split(len(target), self.validation_fraction, self._stratify(target))
-        widths = () if self.module is not None else hidden
-        layer_sizes = (X.shape[1], *widths, self.n_outputs_ * objective.n_raw)
-        architecture = Architecture(self._description(layer_sizes), self.init)
-        architecture.check()
-        table = _table(stacking.held(X, train.X), target, weigh(target, weight))
-        penalty_for(self.alpha, table.exponent, self._precision.array)  # raises
-        to_validate = None if validation.X is None else _validation_table(self, validation, weigh)
-        scorer = None if self.scoring in (None, "loss") else check_scoring(self, self.scoring)
-        scored = _sample_to_score(train, validation, table, y) if scorer else validation
-        warn_of_unread(self, has_validation=validation.X is not None, one_epoch=call.one_epoch)
-        return Reading(device, architecture, objective, table, to_validate, n_held_out, scorer, scored)
 
     def _description(self, layer_sizes: tuple[int, ...]) -> dict[str, Any]:
         """Return what describes the network that the parameters ask for."""
@@ -546,76 +468,6 @@ def _warnings_of(fitted: BaseMLPTorch, task: FitTask, result: FitResult) -> Iter
     doubt = doubts(task, result, looked_at)
     if doubt is not None:
         yield UntrainedWarning, doubt
-
-
-def _validation_table(estimator: BaseMLPTorch, validation: Sample, weigh: Callable[..., Scaled | None]) -> Table:
-    """Return the rows that a user wants to validate on."""
-    try:
-        X, y, weight = estimator._read(validation, reset=False)
-        target = estimator._encode(y)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"in X_val, y_val or sample_weight_val: {error}") from error
-    weights = weigh(target, weight)
-    if weights is not None and not weights.values.any():
-        raise ValueError("X_val must have rows with a weight above 0, times class_weight, got only zeros")
-    return _table(stacking.held(X, validation.X), target, weights)
-
-
-def _table(X: Any, target: np.ndarray, weight: Scaled | None) -> Table:
-    """Return a table of all the rows."""
-    values, exponent = (None, 0) if weight is None else weight
-    return Table(X, target, values, np.arange(len(target)), exponent)
-
-
-def _tables(
-    estimator: BaseMLPTorch,
-    reading: Reading,
-    rng: np.random.RandomState | None,
-    attributes: Callable[[State], dict[str, Any]],
-    users: Surroundings,
-) -> tuple[Table, Validation | None]:
-    """Return the rows to train on, and those to validate on, if any."""
-    table, checks, scored = reading.table, reading.validation, reading.scored
-    if reading.n_held_out:
-        stratify = estimator._stratify(table.target)
-        rows, held_out = split_validation(
-            len(table.rows), table.sample_weight, estimator.validation_fraction, stratify, rng
-        )
-        checks, table = table.of_rows(held_out), table.of_rows(rows)
-    if checks is None or reading.scorer is None:
-        by_loss = estimator._goes_by_loss(reading.objective)
-        return table, None if checks is None else Validation(checks, by_loss=by_loss)
-    if reading.n_held_out:
-        scored = Sample(_safe_indexing(scored.X, checks.rows), _safe_indexing(scored.y, checks.rows))
-    scored = scored._replace(sample_weight=checks.users_weight)
-    score = _score_of(estimator, reading.scorer, scored, attributes)
-    return table, Validation(checks, called_in(users, score))
-
-
-def _sample_to_score(train: Sample, validation: Sample, table: Table, y: Any) -> Sample:
-    """Return the rows to score, or to take held-out rows from, as they were passed where that is possible."""
-    if validation.X is not None:
-        return Sample(*map(stacking.held_as_given, validation))
-    # Not every sparse format has rows to take.
-    return Sample(table.X if sp.issparse(train.X) else train.X, y if sp.issparse(train.y) else train.y)
-
-
-def _score_of(
-    estimator: BaseMLPTorch,
-    scorer: Callable[..., float],
-    sample: Sample,
-    attributes: Callable[[State], dict[str, Any]],
-) -> Callable[[State], float]:
-    """Return what scores a state of the estimator's network on a sample, weighted if the scorer knows weights."""
-    weight = {}
-    if sample.sample_weight is not None and accepts_sample_weight(scorer):
-        weight = {"sample_weight": sample.sample_weight}
-
-    def score(state: State) -> float:
-        fitted = twin_of(estimator, **attributes(state))
-        return scorer(fitted, sample.X, sample.y, **weight)
-
-    return score
 
 
 def _of_dtype(value: np.ndarray, dtype: np.dtype) -> np.ndarray:

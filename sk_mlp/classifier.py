@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
 from ._attributes import as_it_is
-from ._estimator import BaseMLPTorch, Call, Sample, has_partial_fit
+from ._estimator import BaseMLPTorch, has_partial_fit
 from ._objective import (
     BinaryCrossEntropy,
     Classification,
@@ -27,6 +27,7 @@ from ._objective import (
     Objective,
     OneClass,
 )
+from ._reading import Call, Sample
 from ._targets import LabelCodec, class_weights, read_classes, read_labels, weigh_classes
 
 

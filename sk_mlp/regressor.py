@@ -15,8 +15,9 @@ from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
 from ._attributes import as_it_is
-from ._estimator import BaseMLPTorch, Call, Sample, has_partial_fit
+from ._estimator import BaseMLPTorch, has_partial_fit
 from ._objective import INVERSE_LINKS, REGRESSION_LOSSES, Objective, regression_objective, standard_deviation
+from ._reading import Call, Sample
 from ._targets import read_values
 
 

@@ -22,9 +22,9 @@ from sklearn.utils.validation import check_is_fitted
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._activations import ACTIVATIONS
 from sk_mlp._backprop import Forward
-from sk_mlp._estimator import Call, Sample
 from sk_mlp._optimizers import Optimizer
 from sk_mlp._prediction import predict_rows
+from sk_mlp._reading import Call, Sample
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 15, "random_state": 0}
 pytestmark = pytest.mark.usefixtures("unconverged")

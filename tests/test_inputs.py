@@ -15,7 +15,7 @@ from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp import _prediction as prediction_module
 from sk_mlp import _validation as validation_module
 from sk_mlp._batches import SparseRows
-from sk_mlp._estimator import Call, Sample
+from sk_mlp._reading import Call, Sample
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}
 pytestmark = pytest.mark.usefixtures("unconverged")

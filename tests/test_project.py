@@ -34,12 +34,16 @@ OF_ONE = {
 # Who may import whom inside the package; DESIGN: one direction, leaves know only _task (and for its types only).
 IMPORTS = {
     "__init__": {"classifier", "regressor", "stacking"},
-    "classifier": {"_attributes", "_estimator", "_objective", "_targets"},
-    "regressor": {"_attributes", "_estimator", "_objective", "_targets"},
+    "classifier": {"_attributes", "_estimator", "_objective", "_reading", "_targets"},
+    "regressor": {"_attributes", "_estimator", "_objective", "_reading", "_targets"},
     "_estimator": {
         "exceptions", "stacking", "_alike", "_architecture", "_attributes", "_autograd", "_baseline", "_callbacks",
-        "_device", "_modes", "_network", "_objective", "_optimizers", "_parameters", "_prediction", "_targets", "_task",
+        "_device", "_modes", "_network", "_objective", "_optimizers", "_parameters", "_prediction", "_reading", "_task",
         "_validation", "_weights",
+    },
+    "_reading": {
+        "stacking", "_architecture", "_attributes", "_device", "_modes", "_objective", "_parameters", "_targets",
+        "_task", "_validation", "_weights",
     },
     "_baseline": {"_batches", "_modes", "_task"},
     "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task"},

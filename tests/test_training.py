@@ -9,8 +9,8 @@ from problems import PROBLEMS
 from scipy.sparse import csr_array
 
 from sk_mlp import _optimizers
-from sk_mlp._estimator import Call, Sample
 from sk_mlp._network import Layout, draw_parameters, pack, unpack
+from sk_mlp._reading import Call, Sample
 from sk_mlp._task import Status, Table, Validation
 from sk_mlp._training import stack_key, train
 
