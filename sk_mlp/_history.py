@@ -67,8 +67,8 @@ class History:
     ten or a million; only a second one that goes on from the same place takes a copy.
     """
 
-    def __init__(self) -> None:
-        self._memory, self._n = _Memory(0), 0
+    def __init__(self, memory: _Memory | None = None, n: int = 0) -> None:
+        self._memory, self._n = memory or _Memory(0), n
 
     def __len__(self) -> int:
         return self._n
@@ -82,15 +82,13 @@ class History:
         """Return the history with more epochs at its end."""
         if not epochs:
             return self
-        extended = History()
-        extended._n = self._n + len(epochs)
-        extended._memory = self._memory_for(extended._n)
-        columns = extended._memory.columns
+        n = self._n + len(epochs)
+        memory = self._memory_for(n)
         for name, values in zip(Epoch._fields, zip(*epochs, strict=True), strict=True):
-            kept = map(_rounded, values) if name in _ROUNDED else values
-            columns[name][self._n : extended._n] = list(kept)  # None becomes NaN
-        columns[_IS_SCORED][self._n : extended._n] = [epoch.validation_score is not None for epoch in epochs]
-        return extended
+            kept = list(map(_rounded, values)) if name in _ROUNDED else values
+            memory.columns[name][self._n : n] = kept  # None becomes NaN
+        memory.columns[_IS_SCORED][self._n : n] = [epoch.validation_score is not None for epoch in epochs]
+        return History(memory, n)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return a float array `(n_epochs,)` for each field."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.base import is_regressor
+from sklearn.base import RegressorMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 
@@ -100,7 +100,7 @@ def _splits(estimator: BaseMLPTorch, validation: Sample) -> bool:
 
 def _read_sample(estimator: BaseMLPTorch, sample: Sample, reset: bool) -> tuple[Any, Any, np.ndarray | None]:
     """Return validated X, y and weights."""
-    has_numbers = is_regressor(estimator)
+    has_numbers = isinstance(estimator, RegressorMixin)
     sample = sample if has_numbers else sample._replace(y=labels_for_numpy(sample.y))
     return training_data(estimator, *sample, dtype=estimator._precision.array, reset=reset, y_numeric=has_numbers)
 
