@@ -64,10 +64,8 @@ def doubts(task: FitTask, result: FitResult, fitted: Fitted) -> str | None:
             return None
         if _is_constant(task.table) and _size_of_values(task) <= _FAR_FROM_ONE:
             return blind
-        verdict = _verdict(task, result, fitted, unmoved or blind)
-        return verdict or (
-            blind if unmoved is None or _goes_on(result) else f"The network is as it was drawn. {unmoved}"
-        )
+        verdict = _verdict(task, result, fitted, unmoved, blind)
+        return verdict or (blind if unmoved is None else f"The network is as it was drawn. {unmoved}")
 
 
 def far_scales(task: FitTask, feature_names: Sequence[str]) -> list[str]:
@@ -76,15 +74,15 @@ def far_scales(task: FitTask, feature_names: Sequence[str]) -> list[str]:
     return list(_far_scales(task, sample.table.X[sample.rows], feature_names))
 
 
-def _verdict(task: FitTask, result: FitResult, fitted: Fitted, known: str | None) -> str | None:
-    """Compare a network with a constant, and look for causes besides the one known if it is no better."""
+def _verdict(task: FitTask, result: FitResult, fitted: Fitted, unmoved: str | None, blind: str | None) -> str | None:
+    """Compare a network with a constant, and name what is known and other causes if it is no better."""
     sample, look = _closer_look(task, fitted)
     lead = _stand_still(result, look.raw) if look.constant is None else look.lead
     if lead is None or (_is_constant(task.table) and _is_near(sample.target, look.raw)):
         return None
     scales = list(_far_scales(task, look.X, fitted.feature_names))
-    causes = [*([] if known is None else [known]), *scales]
-    if known is None or "learning_rate_init" not in known:
+    causes = [*filter(None, [unmoved or blind]), *scales]
+    if unmoved is None:
         causes += _failures(task, result, sample, look, fitted.module, is_explained=bool(scales))
     is_unfinished = result.status in _CUT_SHORT or task.settings.tol > _USUAL_TOL
     if not causes and (is_unfinished or len(task.table.rows) <= _FEW_ROWS):
@@ -227,10 +225,11 @@ def _unmoved_weights(task: FitTask, result: FitResult) -> str | None:
         return None
     if task.settings.max_grad_norm is not None or _goes_on(result):
         return None  # which may be why, and a trained network need not move
+    share = moved / length if length else 0.0
     losses = result.progress.history.last("loss", result.n_iter)
     return (
         f"The loss never moved from {losses[0]:.4g} in {len(losses)} epochs, and the weights by a share of "
-        f"{moved / length:.1g}: learning_rate_init={task.settings.learning_rate_init:g} may be too small."
+        f"{share:.1g}: learning_rate_init={task.settings.learning_rate_init:g} may be too small."
     )
 
 

@@ -213,6 +213,19 @@ def test_networks_of_users_count_too(module):
     assert "learning_rate_init=1e-09 may be too small" in message
 
 
+def test_weights_of_zero_that_stay_zero():
+    """A share of no length at all."""
+
+    def zeros(n_features, n_outputs):
+        module = nn.Sequential(nn.Linear(n_features, 4, bias=False), nn.ReLU(), nn.Linear(4, n_outputs, bias=False))
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
+        return module
+
+    (message,), _ = warnings_of("digits", module=zeros)
+    assert "the weights by a share of 0:" in message
+
+
 class TestSilence:
     """Where there is nothing to tell."""
 
