@@ -33,6 +33,7 @@ class DenseRows:
     def __init__(self, values: Tensor, products: Products, transposed: Tensor | None = None) -> None:
         self.values, self._products = values, products
         self._transposed = values.mT if transposed is None else transposed
+        self.tensors = self.values, self._transposed
 
     def dense(self) -> Tensor:
         """Return the inputs `(k, n, fan_in)`."""
@@ -248,6 +249,11 @@ class Batch(NamedTuple):
     norms: Sequence[Tensor]  # of each run of coefs (`Layout.coef_runs`), (k,), to be filled
     masks: Sequence[Tensor] = ()  # of dropout, (k, n, units) for each hidden layer
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all of them; inputs must be dense."""
+        assert isinstance(self.inputs, DenseRows)
+        return *self.inputs.tensors, self.target, self.scale, self.decay, self.losses, *self.norms, *self.masks
+
 
 class _Run(NamedTuple):
     """Steps of one size."""
@@ -324,9 +330,9 @@ class Epochs:
         self._weighting = self._weigh_equally()
 
     @property
-    def batch_sizes(self) -> set[int]:
-        """The one or two sizes that batches have."""
-        return {run.n for run in self._runs}
+    def n_steps(self) -> dict[int, int]:
+        """How many batches of each size an epoch has; there are one or two sizes."""
+        return {run.n: run.steps for run in self._runs}
 
     def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> Iterator[Batch]:
         """Return the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows in its own epoch.

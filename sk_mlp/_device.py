@@ -150,6 +150,11 @@ def thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
     return set_openmp, set_mkl
 
 
+def can_replay(device: torch.device) -> bool:
+    """Whether recorded operations are replayed on `device`; nobody has measured it on others."""
+    return device.type == "cpu"
+
+
 def autocasts() -> Mapping[str, torch.dtype]:
     """Return the types of device that `torch.autocast` is in force for, and the dtype it casts to there."""
     return {name: torch.get_autocast_dtype(name) for name in _AUTOCAST_TYPES if torch.is_autocast_enabled(name)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from ._autograd import Autograd, ModuleForward, Turns, buffers_of, module_layout, values_a_row
 from ._backprop import Backprop, DroppedHidden, Forward, Hidden
 from ._batches import values_in_a_row
-from ._device import Precision
+from ._device import Precision, can_replay
 from ._dropout import Masks, hash_rows
 from ._modes import Randomness, own_modes
 from ._network import Layout
@@ -109,6 +109,12 @@ def forward_of(
     if task.module is not None:
         return ModuleForward(task.module, parameters, task.precision.product, turns)
     return Forward(*layout.layers(parameters), n, task.activations, products, task.precision.master)
+
+
+def is_recordable(task: FitTask) -> bool:
+    """Whether a training step of networks like the task's is the same operations on tensors each time."""
+    is_closed = task.module is None and isinstance(task.settings.solver, str)
+    return is_closed and task.objective.is_recordable and not sp.issparse(task.table.X) and can_replay(task.device)
 
 
 def masks_of(tasks: Sequence[FitTask], products: Products) -> Masks | None:

@@ -98,8 +98,12 @@ class Layout:
         """Return one value a member as an operand for a flat buffer: a number where all agree."""
         if all(value == values[0] for value in values):
             return values[0]
-        column = like.new_tensor(values)
-        return torch.cat([column.repeat_interleave(size) for size in self._sizes])
+        return like.new_tensor(values).index_select(0, self.owners(like.device))
+
+    def owners(self, device: torch.device) -> Tensor:
+        """Return whose parameter each element of a flat buffer is, an index of members."""
+        members = torch.arange(self.k, device=device)
+        return torch.cat([members.repeat_interleave(size) for size in self._sizes])
 
 
 def _named(name: str, shapes: Iterable[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

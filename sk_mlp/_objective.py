@@ -83,6 +83,7 @@ class Objective(ABC):
     n_raw: ClassVar[int] = 1  # raw predictions for each output
     # What early stopping goes by if a user says nothing: scikit-learn's score where its MLP has the loss.
     scoring: ClassVar[str] = "loss"
+    is_recordable: ClassVar[bool] = True  # whether `loss_and_gradient` is the same operations on tensors each time
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -410,7 +411,7 @@ class GaussianLikelihood(_Regression):
         surprise = residual.mul_(mean_slope)  # (y - m)**2 / v
         torch.sum(surprise + log_v, 1, out=losses)
         losses.mul_(0.5)
-        torch.sub(0.5, surprise, alpha=0.5, out=variance_slope)
+        torch.mul(surprise, -0.5, out=variance_slope).add_(0.5)
         variance_slope.mul_((log_variance - log_v).exp())  # d log(v) / ds
 
     def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
@@ -425,7 +426,8 @@ class GaussianLikelihood(_Regression):
 
 def _log_v(log_variance: Tensor) -> Tensor:
     """Return `log(exp(log_variance) + 1e-12)`."""
-    return torch.logaddexp(log_variance, log_variance.new_tensor(_LOG_LEAST_VARIANCE))
+    least = _all(_LOG_LEAST_VARIANCE, torch.Size(), log_variance.dtype, log_variance.device)
+    return torch.logaddexp(log_variance, least)
 
 
 def standard_deviation(raw: Tensor) -> Tensor:
@@ -439,6 +441,8 @@ class CustomLoss(Objective):
     The function sees one member, rows first: raw predictions `(n, n_outputs)`, and a target `(n, n_outputs)` or class
     indices `(n,)`.
     """
+
+    is_recordable = False
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], task: Objective) -> None:
         self.function, self.task = function, task

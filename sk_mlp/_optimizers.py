@@ -23,7 +23,8 @@ from ._task import Settings
 class Optimizer(ABC):
     """What the optimizers share: k members, their rates, and slots of one value per parameter.
 
-    `states` come from an earlier training's `state`, by way of `resumed`, or are empty.
+    `states` come from an earlier training's `state`, by way of `resumed`, or are empty. All that differs from step to
+    step lies in tensors that keep their place, so that `move` can be recorded.
     """
 
     slots: tuple[str, ...] = ()
@@ -40,21 +41,37 @@ class Optimizer(ABC):
         self._layout, self._parameters, self._gradient = layout, parameters, gradient
         self._settings, self._states = settings, states
         self._slot = {name: self._join_slot(name, states) for name in self.slots}
-        self._steps = [int(state.get("steps", 0)) for state in states]
+        self._n_earlier = [int(state.get("steps", 0)) for state in states]
+        self._n_steps = 0
         self._scratch = torch.empty_like(parameters)
+        self._rates: list[float] = []
+        # One network's as a number, several's as one value a parameter.
+        self._rate = parameters.new_empty(()) if layout.k == 1 else torch.empty_like(parameters)
 
     def set_rates(self, rates: Sequence[float]) -> None:
         """Set each member's learning rate for the steps to come."""
-        self._rate = self._spread(rates)
+        if self._rates != rates:
+            self._rates = list(rates)
+            spread = self._spread(rates)
+            self._rate.copy_(spread) if isinstance(spread, Tensor) else self._rate.fill_(spread)
 
-    @abstractmethod
     def step(self) -> None:
         """Move the parameters once along the gradient."""
+        self.prepare()
+        self.move()
+
+    def prepare(self) -> None:
+        """Count a step, and set what it needs to know of its number."""
+        self._n_steps += 1
+
+    @abstractmethod
+    def move(self) -> None:
+        """Carry the step out that has been prepared."""
 
     def state(self, i: int) -> dict[str, Any]:
         """Return member `i`'s slots, packed, and its number of steps."""
         slots = {name: self._layout.member(flat, i).cpu().numpy() for name, flat in self._slot.items()}
-        return {**slots, "steps": self._steps[i]}
+        return {**slots, "steps": self._n_earlier[i] + self._n_steps}
 
     def labelled_state(self, i: int) -> dict[str, Any]:
         """Return member `i`'s state and what it belongs to, by which `resumed` knows it again."""
@@ -91,7 +108,7 @@ class SGD(Optimizer):
         self._look = self._hyper(lambda s: s.momentum if s.nesterovs_momentum else 1.0)
         self._take = self._hyper(lambda s: 1.0 if s.nesterovs_momentum else 0.0)
 
-    def step(self) -> None:
+    def move(self) -> None:
         velocity, scratch = self._slot["velocity"], self._scratch
         pull = torch.mul(self._gradient, self._rate, out=scratch)
         velocity.mul_(self._momentum).sub_(pull)
@@ -118,13 +135,18 @@ class MomentOptimizer(Optimizer):
     def set_rates(self, rates: Sequence[float]) -> None:
         super().set_rates(rates)
         if self._coefs:
-            factors = [1 - rate * decay for rate, decay in zip(rates, self._weight_decays, strict=True)]
-            self._shrinkage = self._parameters.new_tensor(factors).unsqueeze(1)
+            factors = [[1 - rate * decay] for rate, decay in zip(rates, self._weight_decays, strict=True)]
+            self._shrinkage.copy_(self._parameters.new_tensor(factors))
 
-    def step(self) -> None:
+    def move(self) -> None:
         for coefs in self._coefs:
             coefs.mul_(self._shrinkage)
         self._move_along_moments()
+
+    def _correction(self, i: int) -> float:
+        """Return the factor of member `i`'s rate that makes up for moments that began at zero."""
+        settings, t = self._settings[i], self._n_earlier[i] + self._n_steps
+        return (1 - settings.beta_2**t) ** 0.5 / (1 - settings.beta_1**t)
 
     @abstractmethod
     def _move_along_moments(self) -> None:
@@ -142,57 +164,64 @@ class Adam(MomentOptimizer):
         self._beta_1, self._beta_2 = self._hyper(lambda s: s.beta_1), self._hyper(lambda s: s.beta_2)
         self._rest_1, self._rest_2 = self._hyper(lambda s: 1 - s.beta_1), self._hyper(lambda s: 1 - s.beta_2)
         self._epsilon = self._hyper(lambda s: s.epsilon)
+        self._corrections = self._parameters.new_ones(len(self._settings))
+        self._owners = self._layout.owners(self._parameters.device)
+
+    def prepare(self) -> None:
+        super().prepare()
+        corrections = [self._correction(i) for i in range(len(self._settings))]
+        self._corrections.copy_(self._parameters.new_tensor(corrections))
 
     def _move_along_moments(self) -> None:
-        self._steps = [t + 1 for t in self._steps]
         m, v, g, scratch = self._slot["first_moment"], self._slot["second_moment"], self._gradient, self._scratch
         m.mul_(self._beta_1).add_(torch.mul(g, self._rest_1, out=scratch))
         torch.mul(g, g, out=scratch)
         v.mul_(self._beta_2).add_(scratch.mul_(self._rest_2))
         torch.sqrt(v, out=scratch)
         torch.div(m, scratch.add_(self._epsilon), out=scratch)
-        corrections = [
-            (1 - s.beta_2**t) ** 0.5 / (1 - s.beta_1**t) for s, t in zip(self._settings, self._steps, strict=True)
-        ]
-        self._parameters.sub_(scratch.mul_(self._rate).mul_(self._spread(corrections)))
+        self._parameters.sub_(scratch.mul_(self._rate).mul_(self._corrections.index_select(0, self._owners)))
 
 
 class FusedAdam(MomentOptimizer):
     """Adam's rule as one kernel, for members that agree in betas, epsilon and number of steps.
 
     The kernel is private to PyTorch: `torch.optim.Adam(fused=True)` calls it too, but costs several times as much
-    around it.
+    around it. It corrects for the number of steps after it has added epsilon, the rule above before; so it is told of
+    infinitely many steps, which need no correction, and of a rate that is corrected.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._step_tensor = self._parameters.new_zeros((), dtype=torch.float32)
+        self._pace = torch.ones((), dtype=torch.float64, device="cpu")  # of the rule's step, for all members
         moments = [self._slot[name] for name in self.slots]
         _require_alike(self._parameters, self._gradient, self._scratch, *moments)
-        self._operands = ([self._gradient], *([moment] for moment in moments), [], [self._step_tensor])
+        steps = self._parameters.new_full((), np.inf, dtype=torch.float32)
+        self._operands = ([self._gradient], *([moment] for moment in moments), [], [steps])
+
+    def prepare(self) -> None:
+        super().prepare()
+        rate = self._rates[0] if self._layout.k == 1 else 1.0
+        self._pace.fill_(rate * self._correction(0))
 
     def _move_along_moments(self) -> None:
-        if isinstance(self._rate, Tensor):
-            # The kernel knows one rate: with rate 1 from zero it leaves what the rates then multiply.
-            self._move(self._scratch.zero_(), 1.0)
-            self._parameters.addcmul_(self._scratch, self._rate)
+        if self._layout.k == 1:
+            self._subtract_step(self._parameters)
         else:
-            self._move(self._parameters, self._rate)
+            # The kernel knows one rate: from zero it leaves what the members' rates then multiply.
+            self._subtract_step(self._scratch.zero_())
+            self._parameters.addcmul_(self._scratch, self._rate)
 
-    def _move(self, values: Tensor, rate: float) -> None:
-        """Subtract the rule's step from `values`."""
-        self._steps = [t + 1 for t in self._steps]
-        settings, t = self._settings[0], self._steps[0]
-        self._step_tensor.fill_(t)
+    def _subtract_step(self, values: Tensor) -> None:
+        """Subtract the rule's step at this pace from `values`."""
+        settings = self._settings[0]
         torch._fused_adam_(
             [values],
             *self._operands,
-            lr=rate,
+            lr=self._pace,
             beta1=settings.beta_1,
             beta2=settings.beta_2,
             weight_decay=0.0,
-            # The kernel adds epsilon after correcting sqrt(v), the rule above before.
-            eps=settings.epsilon / (1 - settings.beta_2**t) ** 0.5,
+            eps=settings.epsilon,
             amsgrad=False,
             maximize=False,
         )
@@ -216,7 +245,7 @@ class TorchOptimizer(Optimizer):
         for group in self._optimizer.param_groups:
             group["lr"] = rates[0]
 
-    def step(self) -> None:
+    def move(self) -> None:
         self._optimizer.step()
 
     def state(self, i: int) -> dict[str, Any]:
@@ -343,21 +372,26 @@ class GradientNorms:
         self._limits: Tensor | None = None
         if any(limit is not None for limit in limits):
             self._limits = gradient.new_tensor([np.inf if limit is None else limit for limit in limits])
-        self._before_clipping: Tensor | None = None
+        self._of_runs = gradient.new_zeros(len(self._runs), layout.k)
+        self._each_run = self._of_runs.unbind()
+        self._norms = gradient.new_zeros(layout.k)  # before clipping
 
     def clip(self) -> None:
         """Scale the gradients of members whose norm is above their limit down to it."""
         if self._limits is not None:
-            norms = self._before_clipping = self._measure()
-            factors = torch.where(norms > self._limits, self._limits / norms, 1.0).unsqueeze(1)
+            self._measure()
+            factors = torch.where(self._norms > self._limits, self._limits / self._norms, 1.0).unsqueeze(1)
             for run in self._runs:
                 run.mul_(factors)
 
     def last(self) -> list[float]:
         """Return each member's norm in the last step, before clipping."""
-        return (self._measure() if self._before_clipping is None else self._before_clipping).tolist()
+        if self._limits is None:
+            self._measure()
+        return self._norms.tolist()
 
-    def _measure(self) -> Tensor:
-        """Return the norms `(k,)`."""
-        first, *rest = [torch.linalg.vector_norm(run, 2, 1) for run in self._runs]
-        return torch.stack([first, *rest]).norm(dim=0) if rest else first
+    def _measure(self) -> None:
+        """Fill the norms `(k,)`."""
+        for run, norms in zip(self._runs, self._each_run, strict=True):
+            torch.linalg.vector_norm(run, 2, 1, out=norms)
+        torch.linalg.vector_norm(self._of_runs, 2, 0, out=self._norms)

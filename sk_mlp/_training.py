@@ -29,6 +29,7 @@ from ._engine import (
     computing,
     forward_of,
     input_values,
+    is_recordable,
     layout_of,
     masks_of,
     products_of,
@@ -41,13 +42,16 @@ from ._history import Epoch
 from ._modes import threads_for
 from ._network import Layout
 from ._objective import average
-from ._optimizers import GradientNorms, optimizer_class
+from ._optimizers import GradientNorms, Optimizer, optimizer_class
+from ._replay import Replay, record
 from ._schedules import rate, schedule_of, take_up, with_next_rate
 from ._stopping import observe, on_plateau
 from ._task import FitResult, FitTask, Progress, State, Status, Table
 
 _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
+# Steps to come from which on the first is recorded, which takes as long as replaying saves in about fifty.
+_WORTH_RECORDING = 100
 
 
 def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
@@ -74,9 +78,7 @@ def _train_until_few_are_left(stack: Stack) -> None:
             start = perf_counter()
             stack.begin_epoch()
             for batch in stack.draw_epoch():
-                stack.backprop(batch).value_and_gradient(batch)
-                stack.norms.clip()
-                stack.optimizer.step()
+                stack.step(batch)
             epochs = stack.epochs_seen(start)
             for i, member in living.items():
                 is_best = member.is_running and member.end_epoch(epochs[i], partial(stack.values, i))
@@ -304,6 +306,38 @@ class Member:
             self.task.say(line)
 
 
+class _Step:
+    """A training step for batches of one size, called from Python, or recorded the second time and replayed then.
+
+    The first time makes what is kept for good, constants for example.
+    """
+
+    def __init__(
+        self, backprop: Backprop | Autograd, norms: GradientNorms, optimizer: Optimizer, *, is_recorded: bool
+    ) -> None:
+        self._backprop, self._norms, self._optimizer = backprop, norms, optimizer
+        self._is_recorded, self._is_first = is_recorded, True
+        self._replay: Replay | None = None
+
+    def __call__(self, batch: Batch) -> None:
+        """Move the parameters once."""
+        self._optimizer.prepare()
+        if self._replay is not None:
+            self._replay(batch.tensors())
+        elif self._is_first or not self._is_recorded:
+            self._is_first = False
+            self._move(batch)
+        else:
+            self._replay = record(partial(self._move, batch), batch.tensors())
+            self._is_recorded = self._replay is not None
+
+    def _move(self, batch: Batch) -> None:
+        """Carry the step out."""
+        self._backprop.value_and_gradient(batch)
+        self._norms.clip()
+        self._optimizer.move()
+
+
 class Stack:
     """The tensors of k members in training."""
 
@@ -331,9 +365,15 @@ class Stack:
             masks_of(tasks, products),
         )
         turns = members[0].turns  # of the one member there is, where the network draws
-        self._backprops = {
-            n: backprop_of(task, self.layout, self.parameters, gradient, n, products, turns)
-            for n in self.epochs.batch_sizes
+        n_epochs = max(member.task.settings.max_iter - member.n_iter for member in members)
+        self._steps = {
+            n: _Step(
+                backprop_of(task, self.layout, self.parameters, gradient, n, products, turns),
+                self.norms,
+                self.optimizer,
+                is_recorded=is_recordable(task) and (1 if task.one_epoch else n_epochs) * n_steps >= _WORTH_RECORDING,
+            )
+            for n, n_steps in self.epochs.n_steps.items()
         }
         validates = any(task.validation is not None for task in tasks)
         self._validation = (
@@ -355,9 +395,9 @@ class Stack:
         n_before = [member.n_epochs for member in self.members]
         return self.epochs.draw([member.next_order() for member in self.members], n_before)
 
-    def backprop(self, batch: Batch) -> Backprop | Autograd:
-        """Return the value-and-gradient of the batch's size."""
-        return self._backprops[batch.losses.shape[1]]
+    def step(self, batch: Batch) -> None:
+        """Move the parameters once."""
+        self._steps[batch.losses.shape[1]](batch)
 
     def epochs_seen(self, start: float) -> list[Epoch]:
         """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""

@@ -1,0 +1,198 @@
+"""Operations recorded once and replayed in one call, without Python between them.
+
+Called one by one from Python each operation of PyTorch takes a microsecond or two on its way, which is half the time of
+a small network's step. And each lets go of the interpreter and takes it again: threads that train side by side wait
+for each other at every one of them. A recording names the operations and the tensors they work on; PyTorch's own
+interpreter of such lists, which needs no Python, carries them out. They are the same operations, so results are equal
+to the bit.
+
+The interpreter has no public entrance that is not deprecated. Where the private one is gone, and for what cannot be
+recorded, `record` returns None, and callers go on calling Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from sys import float_info
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# What carries out a list of operations: text to a graph, a graph to a function, and whether it is rewritten before.
+_ENTRANCE = ("parse_ir", "_create_function_from_graph", "_get_graph_executor_optimize", "_set_graph_executor_optimize")
+
+
+class _Unrecordable(Exception):
+    """Raised for an operation that a recording cannot hold."""
+
+
+def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay | None:
+    """Call a function once, and return what does the same again for other operands; None where that cannot be.
+
+    What the function does must be operations on tensors, the same ones each time: on `operands`, and on tensors that
+    keep their place in memory.
+    """
+    if not can_record():
+        function()
+        return None
+    with _Recorder() as recorder:
+        function()
+    try:
+        text, constants = _Writer(operands).write(recorder.calls)
+        return Replay(_compiled(text), constants)
+    except _Unrecordable:
+        return None
+
+
+def can_record() -> bool:
+    """Whether PyTorch has the entrance to its interpreter."""
+    return all(hasattr(torch._C, name) for name in _ENTRANCE)
+
+
+class Replay:
+    """A recording, to be carried out for operands like the recorded ones."""
+
+    def __init__(self, function: Callable[..., None], constants: list[Tensor]) -> None:
+        self._function, self._constants = function, constants
+
+    def __call__(self, operands: Iterable[Tensor]) -> None:
+        """Carry it out."""
+        # As it is: rewriting would take ten times as long as recording, and might change bits. Of this thread alone.
+        before = torch._C._get_graph_executor_optimize()
+        torch._C._set_graph_executor_optimize(False)
+        try:
+            self._function(self._constants, *operands)
+        finally:
+            torch._C._set_graph_executor_optimize(before)
+
+
+@lru_cache(maxsize=128)  # networks alike in all but their sizes share one
+def _compiled(text: str) -> Callable[..., None]:
+    """Return the function that a graph's text describes."""
+    graph = torch._C.parse_ir(text)
+    if any(node.kind().startswith("aten::") and node.schema() == "(no schema)" for node in graph.nodes()):
+        raise _Unrecordable  # an operation that Python alone knows in this form
+    function: Callable[..., None] = torch._C._create_function_from_graph("replay", graph)
+    return function
+
+
+class _Recorder(TorchDispatchMode):
+    """Takes note of the operations called within it: what, on what, and what came of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Sequence[Any], Mapping[str, Any], Any]] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether to shield the mode from PyTorch's compiler, whose import takes seconds; nobody compiles in it."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+
+class _Writer:
+    """Writes recorded operations as a graph in PyTorch's text form, one operation a line.
+
+    The graph takes the list of tensors that are neither operands nor results, and then the operands.
+    """
+
+    def __init__(self, operands: Sequence[Tensor]) -> None:
+        self._operands = [f"%operand{i}" for i in range(len(operands))]
+        self._names = {id(tensor): name for name, tensor in zip(self._operands, operands, strict=True)}
+        self._constants: list[Tensor] = []
+        self._lines: list[str] = []
+
+    def write(self, calls: Iterable[tuple[Any, Sequence[Any], Mapping[str, Any], Any]]) -> tuple[str, list[Tensor]]:
+        """Return the graph, and the tensors it takes besides the operands."""
+        for call in calls:
+            self._write_call(*call)
+        inputs = ", ".join(f"{name} : Tensor" for name in self._operands)
+        unpacked = ", ".join(f"%constant{i} : Tensor" for i in range(len(self._constants)))
+        lines = [
+            f"graph(%constants : Tensor[]{', ' if inputs else ''}{inputs}):",
+            f"  {unpacked} = prim::ListUnpack(%constants)" if unpacked else "",
+            *self._lines,
+            "  %end : NoneType = prim::Constant()",
+            "  return (%end)",
+        ]
+        return "\n".join(filter(None, lines)), self._constants
+
+    def _write_call(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Write an operation with all its arguments, those left out as well."""
+        schema = function._schema
+        if schema.name == "aten::lift_fresh":
+            raise _Unrecordable  # values that Python has brought in, others the next time
+        values = []
+        for i, argument in enumerate(schema.arguments):
+            given = args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
+            values.append(self._value(given, str(argument.type)))
+        call = f"{schema.name}({', '.join(values)})"
+        if result is None:
+            self._lines.append(f"  {call}")
+        elif isinstance(result, Tensor):
+            self._lines.append(f"  {self._result(result)} = {call}")
+        elif isinstance(result, list | tuple) and all(isinstance(part, Tensor) for part in result):
+            if [str(returned.type) for returned in schema.returns] == ["List[Tensor]"]:
+                call = f"prim::ListUnpack({self._define('Tensor[]', call)})"
+            self._lines.append(f"  {', '.join(map(self._result, result))} = {call}")
+        else:
+            raise _Unrecordable  # a number, which Python may have gone by
+
+    def _result(self, tensor: Tensor) -> str:
+        """Return the declaration of a result; one that was written to what is known keeps its name."""
+        name = f"%result{len(self._lines)}_{len(self._names)}"
+        self._names.setdefault(id(tensor), name)
+        return f"{name} : Tensor"
+
+    def _value(self, value: Any, kind: str) -> str:
+        """Return the name of an argument."""
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, list | tuple):
+            if kind not in _LISTS:
+                raise _Unrecordable
+            element = kind.removeprefix("List[").removesuffix("]")
+            parts = [self._value(part, element) for part in value]
+            return self._define(_LISTS[kind], f"prim::ListConstruct({', '.join(parts)})")
+        return self._define(*_literal(float(value) if kind == "float" and value is not None else value))
+
+    def _tensor(self, tensor: Tensor) -> str:
+        """Return the name of a tensor."""
+        if id(tensor) not in self._names:
+            self._names[id(tensor)] = f"%constant{len(self._constants)}"
+            self._constants.append(tensor)
+        return self._names[id(tensor)]
+
+    def _define(self, kind: str, expression: str) -> str:
+        """Write the definition of a value, and return its name."""
+        name = f"%value{len(self._lines)}"
+        self._lines.append(f"  {name} : {kind} = {expression}")
+        return name
+
+
+# Kinds of lists, as schemas and as graphs name them.
+_LISTS = {"List[Tensor]": "Tensor[]", "List[int]": "int[]", "Optional[List[int]]": "int[]"}
+
+
+def _literal(value: Any) -> tuple[str, str]:
+    """Return the kind of a plain value, and the expression for it."""
+    if value is None:
+        return "NoneType", "prim::Constant()"
+    if isinstance(value, bool):
+        return "bool", f"prim::Constant[value={int(value)}]()"
+    if isinstance(value, int):
+        return "int", f"prim::Constant[value={value}]()"
+    if isinstance(value, float) and (value == 0 or float_info.min <= abs(value) <= float_info.max):
+        return "float", f"prim::Constant[value={value!r}]()"
+    if isinstance(value, str) and value.isidentifier():
+        return "str", f'prim::Constant[value="{value}"]()'
+    raise _Unrecordable
