@@ -11,7 +11,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from ._modes import Surroundings
+from ._modes import Surroundings, called_in
 from ._task import FitResult
 
 # Attributes that scikit-learn sets on an estimator while it is fitted.
@@ -34,16 +34,18 @@ class Callbacks:
 
     def begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
         """Tell that an epoch begins."""
+        called_in(self._users, self._begin_epoch)(so_far)
+
+    def _begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
         self._epoch = self._fit.subcontext(task_name="epoch")
-        with self._users.installed():
-            self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(so_far()))
+        self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(so_far()))
 
     def end_epoch(self, so_far: Callable[[], FitResult]) -> bool:
         """Tell that it has ended; return whether a callback wants training to end."""
-        with self._users.installed():
-            return self._epoch.call_on_fit_task_end(
-                **self._values, reconstruction_attributes=lambda: self.fitted(so_far())
-            )
+        is_wanted: bool = called_in(self._users, self._epoch.call_on_fit_task_end)(
+            **self._values, reconstruction_attributes=lambda: self.fitted(so_far())
+        )
+        return is_wanted
 
     def end_fit(self, result: FitResult) -> None:
         """Tell that the fit has ended."""

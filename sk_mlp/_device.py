@@ -1,11 +1,10 @@
-"""Devices, number types and what a machine has: the one file that names a device type."""
+"""Devices and number types: the one file that names a device type."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -171,71 +170,16 @@ def generators(device: torch.device) -> list[torch.Generator]:
     return [torch.default_generator, *of_device]
 
 
+def trains_in_threads(device: torch.device) -> bool:
+    """Whether stacks on `device` train side by side, one processor each."""
+    return device.type == "cpu"
+
+
 def stack_bytes(device: torch.device) -> int:
-    """Return how many bytes the members of a stack should touch in a step: what a processor's caches hold."""
-    return (16 if device.type == "cpu" else 1024) * 2**20
+    """Return how many bytes the members of a stack should touch in a step: what one processor's caches hold."""
+    return (4 if device.type == "cpu" else 1024) * 2**20
 
 
 def line_search_dtype(device: torch.device) -> torch.dtype:
     """Return float64, or float32 on a device that has nothing better."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-_USUAL_MEMORY = 2**33  # where the system does not tell
-
-
-def free_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes of memory at hand: what the machine has free, or what a container may still take, if less."""
-    known = [free for free in (_free_on_machine(proc), *_free_in_cgroups(proc, cgroups)) if free is not None]
-    return int(max(0, min(known, default=_USUAL_MEMORY)))
-
-
-def _free_on_machine(proc: Path) -> int | None:
-    """Return the bytes that Linux takes for available."""
-    kilobytes = _numbers_of(proc / "meminfo").get("MemAvailable:")
-    return None if kilobytes is None else 1024 * kilobytes
-
-
-def _free_in_cgroups(proc: Path, cgroups: Path) -> Iterator[int]:
-    """Yield the bytes below the limit of each control group that this process is in, of either version of them.
-
-    A file looks like "0::/a/b" (version 2) or "4:memory:/a/b" (version 1). In a container the path may be that of the
-    host, which is not there; then the root is the container's own.
-    """
-    for line in _lines_of(proc / "self" / "cgroup"):
-        _, controllers, name = line.split(":", 2)
-        if controllers == "":
-            root, limit, used, cache = cgroups, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, cache = cgroups / "memory", "total_inactive_file"
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        path = root / name.lstrip("/")
-        for group in (path, *path.parents):
-            bounds = [_number_in(group / file) for file in (limit, used)]
-            if bounds[0] is not None and bounds[1] is not None:
-                # Pages of files that nobody reads any more count as used, and are given up on demand.
-                yield bounds[0] - bounds[1] + _numbers_of(group / "memory.stat").get(cache, 0)
-            if group == root:
-                break
-
-
-def _lines_of(path: Path) -> list[str]:
-    """Return the lines of a file; none of one that is not there or not to be read."""
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _numbers_of(path: Path) -> dict[str, int]:
-    """Return the first number after each first word of a file's lines."""
-    words = [line.split() for line in _lines_of(path)]
-    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdecimal()}
-
-
-def _number_in(path: Path) -> int | None:
-    """Return the number that is all of a file; None where there is none, or no limit ("max")."""
-    words = " ".join(_lines_of(path)).split()
-    return int(words[0]) if len(words) == 1 and words[0].isdecimal() else None

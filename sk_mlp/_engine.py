@@ -111,10 +111,14 @@ def forward_of(
     return Forward(*layout.layers(parameters), n, task.activations, products, task.precision.master)
 
 
+def calls_others(task: FitTask) -> bool:
+    """Whether each training step calls what users have written, or a module that may belong to one thread."""
+    return task.module is not None or not isinstance(task.settings.solver, str) or not task.objective.is_recordable
+
+
 def is_recordable(task: FitTask) -> bool:
     """Whether a training step of networks like the task's is the same operations on tensors each time."""
-    is_closed = task.module is None and isinstance(task.settings.solver, str)
-    return is_closed and task.objective.is_recordable and not sp.issparse(task.table.X) and can_replay(task.device)
+    return not calls_others(task) and not sp.issparse(task.table.X) and can_replay(task.device)
 
 
 def masks_of(tasks: Sequence[FitTask], products: Products) -> Masks | None:

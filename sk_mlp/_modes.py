@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from ._device import autocasts, generators, thread_setters
+from ._machine import available_cores
+from ._threads import called_by_waiting_thread
 
-# A product of fewer multiply-adds than this is not faster on two threads than on one; a batch of many products splits
-# between them more easily.
-_SERIAL_WORK, _SERIAL_BATCH_WORK, _MANY = 8_000_000, 1_000_000, 10
+_SERIAL_WORK = 8_000_000  # multiply-adds; a smaller product is not faster on two threads than on one
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,13 +78,13 @@ class Surroundings(Protocol):
 
 
 def called_in(surroundings: Surroundings, function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function as it is in these surroundings."""
+    """Return the function as it is in these surroundings, and in the thread that waits where stacks have their own."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         with surroundings.installed():
             return function(*args, **kwargs)
 
-    return call
+    return called_by_waiting_thread(call)
 
 
 @contextmanager
@@ -142,13 +142,25 @@ def _are_set() -> bool:
 
 
 def threads_for(multiply_adds: int, k: int = 1) -> AbstractContextManager[None]:
-    """Return a context with one intra-op thread for small products, `k` at a time of `multiply_adds`.
+    """Return a context with one intra-op thread for stacks of `k` and for small products, of `multiply_adds`.
 
-    Small products lose more to waking a second thread than they gain, the more so the more cores there are. Only
-    products of the calling thread are affected.
+    Small products lose more to waking a second thread than they gain, the more so the more cores there are; and where
+    another process has the second core for a while, each of them waits for it. Large ones have as many threads as the
+    process may use. Only products of the calling thread are affected.
     """
-    is_large = k * multiply_adds >= (_SERIAL_WORK if k < _MANY else _SERIAL_BATCH_WORK)
-    return _NOTHING if is_large or torch.get_num_threads() == 1 else _threads(1, 1)
+    n = 1 if k > 1 or multiply_adds < _SERIAL_WORK else available_threads()
+    return _NOTHING if n == torch.get_num_threads() else _threads(n, n)
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """Return a context with one intra-op thread."""
+    return _NOTHING if torch.get_num_threads() == 1 else _threads(1, 1)
+
+
+def available_threads() -> int:
+    """Return how many threads may compute: as many as PyTorch is told, and as this process may use processors."""
+    n = torch.get_num_threads()
+    return n if n == 1 else min(n, available_cores())
 
 
 @contextmanager

@@ -47,6 +47,7 @@ from ._replay import Replay, record
 from ._schedules import rate, schedule_of, take_up, with_next_rate
 from ._stopping import observe, on_plateau
 from ._task import FitResult, FitTask, Progress, State, Status, Table
+from ._threads import raise_if_stopped
 
 _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
@@ -78,6 +79,7 @@ def _train_until_few_are_left(stack: Stack) -> None:
             start = perf_counter()
             stack.begin_epoch()
             for batch in stack.draw_epoch():
+                raise_if_stopped()
                 stack.step(batch)
             epochs = stack.epochs_seen(start)
             for i, member in living.items():

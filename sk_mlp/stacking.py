@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar
 from weakref import ref
@@ -22,14 +23,19 @@ import scipy.sparse as sp
 from joblib.parallel import ParallelBackendBase
 
 from ._ambient import Ambient
-from ._device import free_memory, stack_bytes
+from ._device import stack_bytes, trains_in_threads
+from ._engine import calls_others
 from ._hub import Call, Hub, Worker, current_worker
 from ._lbfgs import minimise
-from ._modes import Modes, Surroundings, has_turn
+from ._machine import free_memory
+from ._modes import Modes, Surroundings, available_threads, has_turn, one_thread
 from ._task import FitResult, FitTask, Status
+from ._threads import in_threads
 from ._training import member_bytes, stack_key, train
 
-_MOST_MEMBERS = 1024
+_MOST_MEMBERS = 1024  # in waiting
+_MOST_IN_A_STACK = 32  # more would not be faster
+_FEW_STACKS = 4  # that a group may be split into though it would fit one
 _BUDGET = 2**30  # bytes that waiting fits may hold,
 _FREE_SHARE = 1 / 8  # or this share of the memory at hand, if that is less
 # A waiting fit's input lies in memory as its caller sliced it, as a Pipeline transformed it, both float64, and as ours.
@@ -212,35 +218,73 @@ def register() -> None:
 
 
 def _train_stacks(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
-    """Train tasks as stacks; return each one's result, or what its stack failed with, and its share of the seconds."""
+    """Train tasks as stacks, in threads; return each one's result, or what its stack failed with, and its seconds."""
+    stacks = _stacks(tasks)
+    apart = [members for members in stacks if _trains_in_a_thread(tasks[members[0]])]
     outcomes: dict[int, tuple[FitResult | Exception, float]] = {}
-    for members in _stacks(tasks):
-        start = perf_counter()
-        try:
-            found = train([tasks[i] for i in members])
-        except Exception as error:
-            outcomes |= dict.fromkeys(members, (error, (perf_counter() - start) / len(members)))
-            continue
-        if any(isinstance(one, FitResult) and one.status is Status.INTERRUPTED for one in found):
-            raise KeyboardInterrupt
-        epochs = [one.n_iter if isinstance(one, FitResult) else 0 for one in found]
-        seconds_an_epoch = (perf_counter() - start) / max(1, sum(epochs))
-        outcomes |= {i: (one, n * seconds_an_epoch) for i, one, n in zip(members, found, epochs, strict=True)}
+    n_threads = min(len(apart), available_threads())
+    if n_threads > 1:
+        jobs = [partial(_train_on_one_thread, [tasks[i] for i in members]) for members in apart]
+        for members, found in zip(apart, in_threads(jobs, n_threads), strict=True):
+            outcomes |= zip(members, found, strict=True)
+    for members in stacks:
+        if members[0] not in outcomes:
+            outcomes |= zip(members, _train_stack([tasks[i] for i in members]), strict=True)
     return [outcomes[i] for i in range(len(tasks))]
 
 
+def _trains_in_a_thread(task: FitTask) -> bool:
+    """Whether the task may train in a thread of its own."""
+    return trains_in_threads(task.device) and not calls_others(task)
+
+
+def _train_on_one_thread(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
+    """Do as `_train_stack` does, without threads of PyTorch's."""
+    with one_thread():
+        return _train_stack(tasks)
+
+
+def _train_stack(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
+    """Train tasks as one stack; return each one's result, or what the stack failed with, and its share of the seconds.
+
+    Raises KeyboardInterrupt if one came.
+    """
+    start = perf_counter()
+    try:
+        found = train(tasks)
+    except Exception as error:
+        return [(error, (perf_counter() - start) / len(tasks))] * len(tasks)
+    if any(isinstance(one, FitResult) and one.status is Status.INTERRUPTED for one in found):
+        raise KeyboardInterrupt
+    epochs = [one.n_iter if isinstance(one, FitResult) else 0 for one in found]
+    seconds_an_epoch = (perf_counter() - start) / max(1, sum(epochs))
+    return [(one, n * seconds_an_epoch) for one, n in zip(found, epochs, strict=True)]
+
+
 def _stacks(tasks: Sequence[FitTask]) -> list[list[int]]:
-    """Group tasks, by index, that can train together, into stacks that fit the processor's cache."""
+    """Group tasks, by index, that can train together, into stacks that fit the cache of a processor.
+
+    How many there are depends on the tasks alone, so that results are the same for any number of processors: an even
+    number, for two of them, and some where few are enough to fill a processor's time.
+    """
     groups: dict[Hashable, list[int]] = {}
     for i, task in enumerate(tasks):
         groups.setdefault(stack_key(task), []).append(i)
     stacks = []
     for group in groups.values():
-        task = tasks[group[0]]
-        most = max(1, stack_bytes(task.device) // member_bytes(task))
-        n_stacks = -(-len(group) // most)
-        stacks += [part.tolist() for part in np.array_split(group, n_stacks)]
+        parts = np.array_split(group, _n_stacks(tasks[group[0]], len(group)))
+        stacks += [part.tolist() for part in parts]
     return stacks
+
+
+def _n_stacks(task: FitTask, n: int) -> int:
+    """Return how many stacks to make of `n` tasks like this one."""
+    most = stack_bytes(task.device)
+    n_bytes = n * member_bytes(task)
+    n_stacks = -(-n // min(_MOST_IN_A_STACK, max(1, most // member_bytes(task))))
+    if trains_in_threads(task.device):
+        n_stacks = max(n_stacks, min(n, _FEW_STACKS, n_bytes // (most // _FEW_STACKS)))
+    return n_stacks + n_stacks % 2 if 1 < n_stacks < n else n_stacks
 
 
 def _weigh(task: FitTask) -> int:
