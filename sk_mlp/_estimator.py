@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -185,6 +185,11 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _stratify(self, target: np.ndarray) -> np.ndarray | None:
         """Return what the validation split keeps the shares of, if anything."""
         return None
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        """Return the names of all parameters, looked up once a class: a search asks several times a fit."""
+        return list(_parameter_names(cls, cls.__init__))
 
     @property
     def _precision(self) -> Precision:
@@ -438,6 +443,13 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         tags.input_tags.sparse = True
         tags.target_tags.multi_output = True
         return tags
+
+
+@lru_cache(maxsize=64)
+def _parameter_names(cls: type[BaseMLPTorch], _: Callable[..., None]) -> list[str]:
+    """Return what scikit-learn finds in the signature of a class."""
+    names: list[str] = BaseEstimator._get_param_names.__func__(cls)
+    return names
 
 
 def _attributes_so_far(

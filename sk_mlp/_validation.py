@@ -50,8 +50,9 @@ def training_data(
 
     Float64 input is cast once; an array of `dtype` in C order is passed through without a copy.
     """
-    if not reset and _is_plain(estimator, X) and _is_plain_target(y, X.shape[0]):
+    if _is_plain(estimator, X, reset=reset) and _is_plain_target(y, X.shape[0]):
         X = cast_rows(X, 0, X.shape[0], dtype)
+        estimator.n_features_in_ = X.shape[1]
     else:
         _require_sound(X)
         if y_numeric:
@@ -96,7 +97,7 @@ def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
     An array that has nothing wrong with it is known by a few looks, in a tenth of the time of scikit-learn's checks;
     whatever else comes, and every message, is theirs.
     """
-    if _is_plain(estimator, X):
+    if _is_plain(estimator, X, reset=False):
         return X
     _require_sound(X)
     with naming_columns(X=X):
@@ -106,14 +107,14 @@ def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
     return _csr(checked)
 
 
-def _is_plain(estimator: BaseEstimator, X: Any) -> bool:
-    """Tell a finite float array of the right width, for an estimator that knows no feature names."""
+def _is_plain(estimator: BaseEstimator, X: Any, *, reset: bool) -> bool:
+    """Tell a finite float array, of the right width unless `reset`, for an estimator that knows no feature names."""
     return (
         type(X) is np.ndarray
         and X.ndim == 2
         and X.dtype in (np.float32, np.float64)
         and X.shape[0] > 0
-        and X.shape[1] == estimator.n_features_in_
+        and (X.shape[1] > 0 if reset else X.shape[1] == estimator.n_features_in_)
         and not hasattr(estimator, "feature_names_in_")
         # A sum is finite only if all its terms are; where it overflows the full check decides.
         and isfinite(X.sum())

@@ -334,7 +334,7 @@ class TestInterrupt:
         problem = PROBLEMS["multiclass"]
         rules = [cls for cls in Optimizer.__subclasses__() for cls in (cls, *cls.__subclasses__())]
         for rule in rules:
-            monkeypatch.setattr(rule, "step", self._interrupting(rule.step, after=8))
+            monkeypatch.setattr(rule, "prepare", self._interrupting(rule.prepare, after=8))
         estimator = problem.ours(
             **FAST, solver=solver, early_stopping=early_stopping, batch_size=40, verbose=False, **where
         )
@@ -378,7 +378,7 @@ def test_thread_count_is_restored_after_an_error(where, monkeypatch):
 
     for rule in Optimizer.__subclasses__():
         for cls in (rule, *rule.__subclasses__()):
-            monkeypatch.setattr(cls, "step", fail)
+            monkeypatch.setattr(cls, "prepare", fail)
     torch.set_num_threads(2)
     try:
         with pytest.raises(RuntimeError, match="in the middle"):
@@ -428,7 +428,7 @@ def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
         newcomer.start()
         newcomer.join()
 
-    monkeypatch.setattr("sk_mlp._optimizers.SGD.step", step_watched)
+    monkeypatch.setattr("sk_mlp._optimizers.SGD.prepare", step_watched)
     torch.set_num_threads(2)
     try:
         look()

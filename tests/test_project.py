@@ -51,10 +51,12 @@ IMPORTS = {
     "_prediction": {
         "_activations", "_autograd", "_backprop", "_batches", "_device", "_modes", "_products", "_validation",
     },
-    "stacking": {"_ambient", "_device", "_hub", "_lbfgs", "_modes", "_task", "_training"},
+    "stacking": {
+        "_ambient", "_device", "_engine", "_hub", "_lbfgs", "_machine", "_modes", "_task", "_threads", "_training",
+    },
     "_training": {
         "_autograd", "_backprop", "_batches", "_device", "_engine", "_history", "_modes", "_network", "_objective",
-        "_optimizers", "_schedules", "_stopping", "_task",
+        "_optimizers", "_replay", "_schedules", "_stopping", "_task", "_threads",
     },
     "_lbfgs": {"_batches", "_device", "_engine", "_history", "_modes", "_task"},
     "_engine": {
@@ -66,10 +68,10 @@ IMPORTS = {
     "_products": {"_device"},
     "_optimizers": {"_device", "_network", "_task"},
     "_callbacks": {"_modes", "_task"}, "_schedules": {"_task"}, "_stopping": {"_history", "_task"},
-    "_hub": {"_ambient"}, "_ambient": {"_modes"}, "_modes": {"_device"}, "_objective": {"_alike", "_modes"},
+    "_hub": {"_ambient"}, "_ambient": {"_modes"}, "_modes": {"_device", "_machine", "_threads"}, "_objective": {"_alike", "_modes"},
     "_targets": {"_weights"}, "_task": {"_history", "_weights"}, "_validation": {"_columns"},
     "exceptions": set(), "_activations": set(), "_alike": set(), "_attributes": set(), "_columns": set(),
-    "_device": set(), "_dropout": set(), "_history": set(), "_network": set(), "_weights": set(),
+    "_device": set(), "_dropout": set(), "_history": set(), "_machine": set(), "_network": set(), "_replay": set(), "_threads": set(), "_weights": set(),
 }  # fmt: skip
 
 

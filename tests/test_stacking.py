@@ -504,7 +504,7 @@ class TestFailures:
 
         estimator = classifier(solver="lbfgs") if where == "lbfgs" else classifier()
         target = {
-            "training": "sk_mlp._optimizers.FusedAdam.step",
+            "training": "sk_mlp._optimizers.FusedAdam.prepare",
             "lbfgs": "sk_mlp._lbfgs._Search._value_and_gradient",
             "scoring": "sk_mlp.MLPTorchClassifier.score",
         }[where]
