@@ -78,6 +78,13 @@ def _quiet(unconverged):
     """Fits of few epochs do not converge."""
 
 
+@pytest.fixture(autouse=True)
+def _in_threads(monkeypatch):
+    """Stacks are small, and train three at a time, wherever tests run."""
+    monkeypatch.setattr(stacking, "_MOST_IN_A_STACK", 3)
+    monkeypatch.setattr(stacking, "available_threads", lambda: 3)
+
+
 def classifier(**options):
     return MLPTorchClassifier(**{**OPTIONS, "dtype": "float64", "device": "cpu", **options})
 

@@ -1,0 +1,325 @@
+"""Jobs in threads, and stacks that train in them: where users' code runs, what ends them, and how many there are."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from contextvars import ContextVar
+
+import numpy as np
+import pytest
+import torch
+from joblib import Parallel, delayed, parallel_config
+from problems import PROBLEMS
+from sklearn.model_selection import GridSearchCV
+from threadpoolctl import threadpool_limits
+from user_code import AfterEachEpoch
+
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
+from sk_mlp._machine import available_cores
+from sk_mlp._modes import available_threads
+from sk_mlp._threads import called_by_waiting_thread, in_threads, raise_if_stopped
+
+VARIABLE = ContextVar("VARIABLE", default=0)
+X, LABELS = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
+OPTIONS = {"hidden_layer_sizes": (6,), "batch_size": 40, "random_state": 0, "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left(unconverged):
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+class TestInThreads:
+    """The mechanism by itself."""
+
+    @pytest.mark.parametrize("n_threads", [1, 2, 5])
+    def test_results_come_in_the_order_of_the_jobs(self, n_threads):
+        def job(i):
+            time.sleep(0.001 * (7 - i))
+            return i, threading.get_ident()
+
+        results = in_threads([lambda i=i: job(i) for i in range(7)], n_threads)
+        assert [i for i, _ in results] == list(range(7))
+        threads = {thread for _, thread in results}
+        assert len(threads) <= n_threads
+        assert threading.get_ident() not in threads
+
+    def test_no_jobs(self):
+        assert in_threads([], 2) == []
+
+    def test_users_code_runs_in_the_thread_that_waits(self):
+        ask = called_by_waiting_thread(lambda x: (x, threading.get_ident()))
+        assert in_threads([lambda i=i: ask(i) for i in range(20)], 3) == [(i, threading.get_ident()) for i in range(20)]
+        assert ask(1) == (1, threading.get_ident())
+
+    def test_its_errors_come_to_the_job(self):
+        def fail():
+            raise ZeroDivisionError("in the waiting thread")
+
+        def job():
+            with pytest.raises(ZeroDivisionError, match="in the waiting thread"):
+                called_by_waiting_thread(fail)()
+            return threading.get_ident()
+
+        assert threading.get_ident() not in in_threads([job, job], 2)
+
+    def test_a_failing_job_ends_the_others(self):
+        started = threading.Event()
+
+        def endless():
+            started.set()
+            while True:
+                raise_if_stopped()
+
+        def fail():
+            started.wait()
+            raise IndexError("of a job")
+
+        with pytest.raises(IndexError, match="of a job"):
+            in_threads([endless, fail, endless], 2)
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+    def test_what_ends_the_waiting_thread_ends_all(self, kind):
+        def leave():
+            raise kind
+
+        def endless():
+            while True:
+                raise_if_stopped()
+
+        asking = called_by_waiting_thread(lambda: None)
+        with pytest.raises(kind):
+            in_threads([endless, called_by_waiting_thread(leave), lambda: [asking() for _ in iter(int, 1)]], 3)
+
+    def test_each_job_sees_the_callers_context(self):
+        VARIABLE.set(5)
+
+        def job():
+            seen = VARIABLE.get()
+            VARIABLE.set(seen + 1)
+            return seen
+
+        assert in_threads([job], 1) == [5]
+        assert VARIABLE.get() == 5
+
+    @pytest.mark.parametrize("n_to_give", [0, 1])
+    def test_a_system_without_more_threads(self, n_to_give, monkeypatch):
+        start, started = threading.Thread.start, []
+
+        def limited(self):
+            if len(started) == n_to_give:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            start(self)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        assert in_threads([lambda i=i: i for i in range(4)], 3) == [0, 1, 2, 3]
+
+
+def _search(**options):
+    estimator = MLPTorchClassifier(**{**OPTIONS, "max_iter": 12, **options})
+    grid = {"alpha": [1e-4, 0.1], "learning_rate_init": [1e-3, 0.01, 0.03]}
+    with parallel_config("sk_mlp"):
+        return GridSearchCV(estimator, grid, cv=4, error_score="raise").fit(X, LABELS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"activation": "tanh", "dropout": 0.2}, {"early_stopping": True, "n_iter_no_change": 2, "solver": "sgd"}],
+    ids=str,
+)
+def test_results_are_the_same_to_the_bit_for_any_number_of_threads(options, monkeypatch):
+    monkeypatch.setattr(stacking, "_MOST_IN_A_STACK", 5)
+
+    def fits(n_threads):
+        monkeypatch.setattr(stacking, "available_threads", lambda: n_threads)
+        models = [
+            MLPTorchClassifier(**{**OPTIONS, "max_iter": 40, "learning_rate_init": 0.001 * (i + 1), **options})
+            for i in range(12)
+        ]
+        with parallel_config("sk_mlp"):
+            return Parallel()(delayed(model.fit)(X, LABELS) for model in models)
+
+    one, *others = [fits(n) for n in (1, 2, 4)]
+    for many in others:
+        for ours, expected in zip(many, one, strict=True):
+            assert ours.loss_curve_ == expected.loss_curve_
+            for values, others_values in zip(ours.coefs_, expected.coefs_, strict=True):
+                np.testing.assert_array_equal(values, others_values)
+
+
+class TestStacksInThreads:
+    """What users have written runs in their thread, and what ends a search ends its threads."""
+
+    @pytest.fixture(autouse=True)
+    def _threads(self, monkeypatch):
+        self.used = set()
+
+        def watched(jobs, n_threads):
+            self.used.add(n_threads)
+            return in_threads(jobs, n_threads)
+
+        monkeypatch.setattr(stacking, "_MOST_IN_A_STACK", 4)
+        monkeypatch.setattr(stacking, "available_threads", lambda: 2)
+        monkeypatch.setattr(stacking, "in_threads", watched)
+
+    def test_all_that_users_write_is_called_in_their_thread(self):
+        seen = {}
+
+        def note(name, value):
+            seen.setdefault(name, set()).add(threading.get_ident())
+            return value
+
+        _search(
+            early_stopping=True,
+            learning_rate=lambda epoch: note("schedule", 0.01),
+            scoring=lambda model, X, y: note("scorer", model.score(X, y)),
+        )
+        estimator = MLPTorchClassifier(**OPTIONS, max_iter=5)
+        estimator.set_callbacks(AfterEachEpoch(lambda *_: note("callback", None)))
+        with parallel_config("sk_mlp"):
+            Parallel()(delayed(estimator.fit)(X, LABELS) for _ in range(6))
+        assert seen == {name: {threading.get_ident()} for name in ("schedule", "scorer", "callback")}
+        assert self.used == {2}
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"loss": lambda raw, target: ((raw - target) ** 2).sum(1)},
+            {"module": lambda n, m: torch.nn.Linear(n, m)},
+            {"solver": torch.optim.SGD},
+        ],
+        ids=["loss", "module", "solver"],
+    )
+    def test_what_is_called_in_each_step_trains_in_their_thread(self, options, monkeypatch):
+        seen, train = set(), stacking.train
+        monkeypatch.setattr(stacking, "train", lambda tasks: (seen.add(threading.get_ident()), train(tasks))[1])
+        models = [MLPTorchRegressor(**OPTIONS, max_iter=3, **options) for _ in range(6)]
+        with parallel_config("sk_mlp"):
+            Parallel()(delayed(model.fit)(X, PROBLEMS["regression"].y) for model in models)
+        assert seen == {threading.get_ident()}
+
+    def test_threads_of_pytorch_stay_as_they_are(self):
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            _search()
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before)
+        assert self.used == {2}
+
+    def test_ctrl_c_ends_them(self):
+        """A signal comes to the main thread, while others train."""
+        handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.7)
+        try:
+            start = time.perf_counter()
+            with pytest.raises(KeyboardInterrupt):
+                _search(max_iter=10**6, n_iter_no_change=10**6, batch_size=2, tol=0.0)
+            assert time.perf_counter() - start < 30
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+        assert self.used == {2}
+        _search()
+
+    def test_a_failing_schedule_ends_its_member_alone(self):
+        def schedule(epoch):
+            raise ZeroDivisionError("in a schedule")
+
+        def fit(**options):
+            try:
+                return MLPTorchClassifier(**OPTIONS, max_iter=5, **options).fit(X, LABELS).n_iter_
+            except ZeroDivisionError as error:
+                return str(error)
+
+        with parallel_config("sk_mlp"):
+            found = Parallel()(delayed(fit)(**({"learning_rate": schedule} if i == 3 else {})) for i in range(8))
+        assert found == [5, 5, 5, "in a schedule", 5, 5, 5, 5]
+
+    def test_warnings_come_as_without_threads(self, monkeypatch):
+        def warned():
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                _search()
+            return [(warning.category, warning.filename, warning.lineno) for warning in caught]
+
+        in_two = warned()
+        monkeypatch.setattr(stacking, "available_threads", lambda: 1)
+        assert in_two == warned()
+        assert len(in_two) == 25
+
+
+class TestHowMany:
+    """As many threads as the process may use processors, by whoever says so."""
+
+    def test_here(self):
+        assert 1 <= available_threads() <= available_cores() <= (os.cpu_count() or 1)
+
+    def test_pytorchs_own_number_and_threadpoolctls_limit(self):
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        assert available_threads() == 1
+        torch.set_num_threads(2)
+        try:
+            with threadpool_limits(1):
+                assert available_threads() == 1
+        finally:
+            torch.set_num_threads(before)
+
+    def test_joblibs_limit(self, monkeypatch):
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+        assert available_cores() == 1
+
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone binds processes to processors")
+    def test_processors_that_the_process_is_bound_to(self):
+        code = (
+            "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+            "from sk_mlp._machine import available_cores\nassert available_cores() == 1"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    @pytest.mark.parametrize(
+        ("files", "expected"),
+        [
+            ({"proc/self/cgroup": "0::/\n", "cgroup/cpu.max": "max 100000\n"}, 64),
+            ({"proc/self/cgroup": "0::/\n", "cgroup/cpu.max": "200000 100000\n"}, 2),
+            ({"proc/self/cgroup": "0::/a/b\n", "cgroup/a/cpu.max": "150000 100000\n"}, 2),
+            ({"proc/self/cgroup": "0::/a\n", "cgroup/a/cpu.max": "50000 100000\n"}, 1),
+            (
+                {
+                    "proc/self/cgroup": "3:cpu,cpuacct:/docker/x\n",
+                    "cgroup/cpu/cpu.cfs_quota_us": "300000\n",
+                    "cgroup/cpu/cpu.cfs_period_us": "100000\n",
+                },
+                3,
+            ),
+            (
+                {
+                    "proc/self/cgroup": "3:cpu,cpuacct:/\n",
+                    "cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                    "cgroup/cpu/cpu.cfs_period_us": "100000\n",
+                },
+                64,
+            ),
+            ({}, 64),
+        ],
+    )
+    def test_quotas_of_containers(self, files, expected, tmp_path, monkeypatch):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        monkeypatch.setattr("joblib.cpu_count", lambda: 64)
+        assert available_cores(tmp_path / "proc", tmp_path / "cgroup") == expected
+
+    def test_a_process_of_a_pool_has_one(self):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.apply(available_cores) == 1
