@@ -25,6 +25,7 @@ from ._products import Products
 
 _WINDOW_BYTES = 2**20  # of inputs gathered at once,
 _MASK_BYTES = 2**20  # and of dropout masks made at once
+_LEAST_LONG = 2**31  # indices below take half the memory, and its time
 
 
 class DenseRows:
@@ -317,8 +318,10 @@ class Epochs:
         masks: Masks | None,  # over all members' rows, one after another; None without dropout
     ) -> None:
         self._k, sizes = len(rows), [len(own) for own in rows]
-        self._starts = np.cumsum([0, *sizes[:-1]])
-        self._rows = torch.from_numpy(np.concatenate(rows)).to(target.device)
+        every_row = np.concatenate(rows)
+        is_small = max(len(every_row), every_row.max(initial=0)) < _LEAST_LONG
+        self._starts = np.cumsum([0, *sizes[:-1]], dtype=np.int32 if is_small else np.int64)
+        self._rows = torch.from_numpy(every_row.astype(self._starts.dtype)).to(target.device)
         self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
         self._size = max(sizes)
         self._ordered: _Ordered | None = None
