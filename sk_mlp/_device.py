@@ -170,14 +170,19 @@ def generators(device: torch.device) -> list[torch.Generator]:
     return [torch.default_generator, *of_device]
 
 
-def trains_in_threads(device: torch.device) -> bool:
-    """Whether stacks on `device` train side by side, one processor each."""
+def has_free_threads(device: torch.device) -> bool:
+    """Whether threads of ours that compute on `device` have a processor each."""
     return device.type == "cpu"
 
 
 def stack_bytes(device: torch.device) -> int:
     """Return how many bytes the members of a stack should touch in a step: what one processor's caches hold."""
     return (4 if device.type == "cpu" else 1024) * 2**20
+
+
+def chunk_bytes(device: torch.device) -> int:
+    """Return how many bytes a chunk of rows may take on its way to predictions."""
+    return (8 if device.type == "cpu" else 32) * 2**20
 
 
 def line_search_dtype(device: torch.device) -> torch.dtype:

@@ -14,13 +14,15 @@ from ._activations import Activation
 from ._autograd import ModuleForward, values_a_row
 from ._backprop import Forward
 from ._batches import Rows, rows_of, rows_within, values_in_a_row
-from ._device import Precision, as_tensor
-from ._modes import threads_for
+from ._device import Precision, as_tensor, chunk_bytes, has_free_threads
+from ._modes import available_threads, one_thread, threads_for
 from ._products import Products, products_for
+from ._threads import in_threads, raise_if_stopped
 from ._validation import cast_rows
 
-CHUNK_BYTES = 32 * 2**20  # of everything a chunk of rows needs on its way
 _OUTPUT_BYTES = 64  # a row and output: raw predictions in two number types, and float64 temporaries of the inverse link
+
+Forwards = Callable[[int], Callable[[Rows], Tensor]]  # from a number of rows to what predicts so many
 
 
 def predict_rows(
@@ -38,14 +40,18 @@ def predict_rows(
     are lost, to `(1, n_values, n)`; rows come first in the result.
     """
     inputs = values_in_a_row(X)
-    size = min(X.shape[0], rows_within(CHUNK_BYTES, _row_bytes(inputs, coefs, activations, precision)))
+    size = min(X.shape[0], rows_within(chunk_bytes(device), _row_bytes(inputs, coefs, activations, precision)))
     work = size * max(fan_in * fan_out for fan_in, fan_out in _read_sizes(inputs, coefs))
     products = products_for(precision.product, device, work)
-    with torch.inference_mode(), threads_for(work):
+    chunks = _Chunks(X, size, precision, device, products, finish)
+    with torch.inference_mode(), threads_for(work, len(chunks)):
         weights = [as_tensor(array, device, precision.product) for array in _stack_of_one(coefs)]
         biases = [as_tensor(array, device, precision.product) for array in _stack_of_one([i[None] for i in intercepts])]
-        forwards = _Latest(lambda n: Forward(weights, biases, n, activations, products, precision.master))
-        return _by_chunks(X, size, precision, device, products, forwards, finish)
+        new_forwards = lambda: _Latest(  # noqa: E731
+            lambda n: Forward(weights, biases, n, activations, products, precision.master)
+        )
+        n_threads = available_threads() if len(chunks) > 1 and has_free_threads(device) else 1
+        return chunks.predict(new_forwards, n_threads)
 
 
 def predict_rows_by_module(
@@ -54,37 +60,64 @@ def predict_rows_by_module(
     """Return `finish(raw)` for all rows of X, as `predict_rows` does, from any module."""
     n_parameters = sum(parameter.numel() for parameter in module.parameters())
     row_bytes = (2 * X.shape[1] + values_a_row(module)) * precision.master.itemsize
-    size = min(X.shape[0], rows_within(CHUNK_BYTES, row_bytes))
+    size = min(X.shape[0], rows_within(chunk_bytes(device), row_bytes))
     products = products_for(precision.master, device, 0)
     with torch.inference_mode(), threads_for(size * n_parameters):
         module = module.to(device, precision.master).eval()
         forward = ModuleForward(module, torch.empty(0, dtype=precision.master, device=device), precision.product)
-        return _by_chunks(X, size, precision, device, products, lambda _: forward, finish)
+        return _Chunks(X, size, precision, device, products, finish).predict(lambda: lambda _: forward, 1)
 
 
-def _by_chunks(
-    X: Any,
-    size: int,
-    precision: Precision,
-    device: torch.device,
-    products: Products,
-    forward_for: Callable[[int], Callable[[Rows], Tensor]],
-    finish: Callable[[Tensor], Tensor],
-) -> np.ndarray:
-    """Return `finish(raw)` for all rows, `size` at a time; `forward_for(n)` predicts `n` rows."""
-    result: np.ndarray | None = None
-    for start in range(0, X.shape[0], size):
-        chunk = cast_rows(X, start, start + size, precision.array)
-        n = chunk.shape[0]
-        raw = forward_for(n)(rows_of(chunk, device, products))
-        part = finish(raw.cpu().double()).numpy()[0].T
-        if n == X.shape[0]:
-            return np.array(part, order="C")  # a copy: `finish` may return the buffer that `raw` is
-        if result is None:
-            result = np.empty((X.shape[0], part.shape[1]), part.dtype)
-        result[start : start + n] = part
-    assert result is not None
-    return result
+class _Chunks:
+    """Rows of X, `size` at a time, on their way to `finish(raw)`."""
+
+    def __init__(
+        self,
+        X: Any,
+        size: int,
+        precision: Precision,
+        device: torch.device,
+        products: Products,
+        finish: Callable[[Tensor], Tensor],
+    ) -> None:
+        self._X, self._size, self._precision = X, size, precision
+        self._device, self._products, self._finish = device, products, finish
+
+    def __len__(self) -> int:
+        return -(-self._X.shape[0] // self._size)
+
+    def predict(self, new_forwards: Callable[[], Forwards], n_threads: int) -> np.ndarray:
+        """Return `finish(raw)` for all rows, several chunks in as many threads, each with forwards of its own."""
+        forwards = new_forwards()
+        first = self._predict_chunk(0, forwards)
+        if len(self) == 1:
+            return np.array(first, order="C")  # a copy: `finish` may return the buffer that `raw` is
+        result = np.empty((self._X.shape[0], first.shape[1]), first.dtype)
+        result[: self._size] = first
+        starts = iter(range(self._size, self._X.shape[0], self._size))
+        if n_threads == 1:
+            self._fill(result, starts, forwards)
+        else:
+            in_threads([lambda: self._fill_on_one_thread(result, starts, new_forwards())] * n_threads, n_threads)
+        return result
+
+    def _fill_on_one_thread(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
+        """Do as `_fill` does, in a thread of its own, without threads of PyTorch's."""
+        with torch.inference_mode(), one_thread():
+            self._fill(result, starts, forwards)
+
+    def _fill(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
+        """Fill in the chunks that begin at `starts`, which other threads may share."""
+        for start in starts:
+            raise_if_stopped()
+            result[start : start + self._size] = self._predict_chunk(start, forwards)
+
+    def _predict_chunk(self, start: int, forwards: Forwards) -> np.ndarray:
+        """Return `finish(raw)` for the rows from `start` on, in a buffer that the next call may overwrite."""
+        chunk = cast_rows(self._X, start, start + self._size, self._precision.array)
+        raw = forwards(chunk.shape[0])(rows_of(chunk, self._device, self._products))
+        part: np.ndarray = self._finish(raw.cpu().double()).numpy()[0].T
+        return part
 
 
 class _Latest:

@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from joblib.parallel import ParallelBackendBase
 
 from ._ambient import Ambient
-from ._device import stack_bytes, trains_in_threads
+from ._device import has_free_threads, stack_bytes
 from ._engine import calls_others
 from ._hub import Call, Hub, Worker, current_worker
 from ._lbfgs import minimise
@@ -235,7 +235,7 @@ def _train_stacks(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception,
 
 def _trains_in_a_thread(task: FitTask) -> bool:
     """Whether the task may train in a thread of its own."""
-    return trains_in_threads(task.device) and not calls_others(task)
+    return has_free_threads(task.device) and not calls_others(task)
 
 
 def _train_on_one_thread(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
@@ -282,7 +282,7 @@ def _n_stacks(task: FitTask, n: int) -> int:
     most = stack_bytes(task.device)
     n_bytes = n * member_bytes(task)
     n_stacks = -(-n // min(_MOST_IN_A_STACK, max(1, most // member_bytes(task))))
-    if trains_in_threads(task.device):
+    if has_free_threads(task.device):
         n_stacks = max(n_stacks, min(n, _FEW_STACKS, n_bytes // (most // _FEW_STACKS)))
     return n_stacks + n_stacks % 2 if 1 < n_stacks < n else n_stacks
 

@@ -204,7 +204,7 @@ def test_prediction_in_chunks_is_prediction(name, kind, where, rtol, monkeypatch
     X = sp.csr_array(problem.X) if kind == "sparse" else problem.X
     estimator = problem.ours(**FAST, **problem.options, **where).fit(X, problem.y)
     expected, labels = raw_prediction(estimator, X), estimator.predict(X)
-    monkeypatch.setattr(prediction_module, "CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(prediction_module, "chunk_bytes", lambda _: 10_000)
     seen = []
     cast_rows = prediction_module.cast_rows
     monkeypatch.setattr(

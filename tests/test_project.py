@@ -49,7 +49,8 @@ IMPORTS = {
     "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task"},
     "_architecture": {"_activations", "_alike", "_autograd", "_device", "_modes", "_network", "_task"},
     "_prediction": {
-        "_activations", "_autograd", "_backprop", "_batches", "_device", "_modes", "_products", "_validation",
+        "_activations", "_autograd", "_backprop", "_batches", "_device", "_modes", "_products", "_threads",
+        "_validation",
     },
     "stacking": {
         "_ambient", "_device", "_engine", "_hub", "_lbfgs", "_machine", "_modes", "_task", "_threads", "_training",

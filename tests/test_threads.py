@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
-from problems import PROBLEMS
+from problems import PROBLEMS, raw_prediction
 from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 from user_code import AfterEachEpoch
 
-from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _prediction, stacking
 from sk_mlp._machine import available_cores
 from sk_mlp._modes import available_threads
 from sk_mlp._threads import called_by_waiting_thread, in_threads, raise_if_stopped
@@ -256,6 +256,47 @@ class TestStacksInThreads:
         monkeypatch.setattr(stacking, "available_threads", lambda: 1)
         assert in_two == warned()
         assert len(in_two) == 25
+
+
+class TestPredictionsInThreads:
+    """Chunks of rows are predicted side by side."""
+
+    @pytest.fixture(autouse=True)
+    def _small_chunks(self, monkeypatch):
+        monkeypatch.setattr(_prediction, "chunk_bytes", lambda _: 10_000)
+
+    @pytest.mark.parametrize("name", PROBLEMS)
+    def test_the_same_to_the_bit_for_any_number_of_threads(self, name, monkeypatch):
+        problem = PROBLEMS[name]
+        estimator = problem.ours(**OPTIONS, **problem.options, activation="tanh", max_iter=5).fit(X, problem.y)
+        found = []
+        for n in (1, 2, 4):
+            monkeypatch.setattr(_prediction, "available_threads", lambda n=n: n)
+            found.append((estimator.predict(X), raw_prediction(estimator, X)))
+        for labels, values in found[1:]:
+            np.testing.assert_array_equal(labels, found[0][0])
+            np.testing.assert_array_equal(values, found[0][1])
+
+    def test_a_value_too_large_is_an_error_as_without_threads(self, monkeypatch):
+        monkeypatch.setattr(_prediction, "available_threads", lambda: 2)
+        estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
+        rows = X.copy()
+        rows[-1, 0] = 1e300
+        with pytest.raises(ValueError, match="X must be finite in float32, got a value too large"):
+            estimator.predict(rows)
+
+    def test_ctrl_c_ends_them(self, monkeypatch):
+        monkeypatch.setattr(_prediction, "available_threads", lambda: 2)
+        estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
+        handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                estimator.predict(np.tile(X, (20_000, 1)))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+        assert estimator.predict(X).shape == (160,)
 
 
 class TestHowMany:
