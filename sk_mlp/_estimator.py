@@ -447,7 +447,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
 @lru_cache(maxsize=64)
 def _parameter_names(cls: type[BaseMLPTorch], _: Callable[..., None]) -> list[str]:
-    """Return what scikit-learn finds in the signature of a class."""
+    """Return what scikit-learn finds in the signature of a class; another `__init__` is another question."""
     names: list[str] = BaseEstimator._get_param_names.__func__(cls)
     return names
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import joblib
@@ -12,14 +14,26 @@ _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _USUAL_MEMORY = 2**33  # where the system does not tell
 
 
-def available_cores(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+def available_cores() -> int:
     """Return how many processors this process may use.
 
     Those it is bound to, as far as joblib's `LOKY_MAX_CPU_COUNT` and the quota of a container allow; and one in a
-    process of a pool, whose neighbours have the others.
+    daemonic process, which belongs to a pool whose other processes have the others (joblib takes it so, too).
     """
     if multiprocessing.current_process().daemon:
         return 1
+    bound_to = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return _counted(bound_to, os.environ.get("LOKY_MAX_CPU_COUNT"))
+
+
+@lru_cache(maxsize=32)  # to count takes half a millisecond
+def _counted(_bound_to: frozenset[int] | None, _most: str | None) -> int:
+    """Count processors, once for each of what may change."""
+    return count_cores()
+
+
+def count_cores(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """Return how many processors this process may use, as far as files and joblib tell."""
     return max(1, min([joblib.cpu_count(), *_cores_in_cgroups(proc, cgroups)]))
 
 

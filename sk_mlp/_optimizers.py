@@ -53,7 +53,10 @@ class Optimizer(ABC):
         if self._rates != rates:
             self._rates = list(rates)
             spread = self._spread(rates)
-            self._rate.copy_(spread) if isinstance(spread, Tensor) else self._rate.fill_(spread)
+            if isinstance(spread, Tensor):
+                self._rate.copy_(spread)
+            else:
+                self._rate.fill_(spread)
 
     def step(self) -> None:
         """Move the parameters once along the gradient."""

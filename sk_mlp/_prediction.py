@@ -51,7 +51,7 @@ def predict_rows(
             lambda n: Forward(weights, biases, n, activations, products, precision.master)
         )
         n_threads = available_threads() if len(chunks) > 1 and has_free_threads(device) else 1
-        return chunks.predict(new_forwards, n_threads)
+        return chunks.predict(new_forwards, min(n_threads, len(chunks)))
 
 
 def predict_rows_by_module(

@@ -6,23 +6,29 @@ for each other at every one of them. A recording names the operations and the te
 interpreter of such lists, which needs no Python, carries them out. They are the same operations, so results are equal
 to the bit.
 
-The interpreter has no public entrance that is not deprecated. Where the private one is gone, and for what cannot be
-recorded, `record` returns None, and callers go on calling Python.
+All public ways to that interpreter are deprecated. Where the private one is gone, and for what cannot be recorded,
+`record` returns None, and callers go on calling Python.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from sys import float_info
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# What carries out a list of operations: text to a graph, a graph to a function, and whether it is rewritten before.
-_ENTRANCE = ("parse_ir", "_create_function_from_graph", "_get_graph_executor_optimize", "_set_graph_executor_optimize")
+# What is needed of PyTorch: text to a graph, a graph to a function, and whether it is rewritten before it is run.
+_PRIVATE_NAMES = (
+    "parse_ir",
+    "_create_function_from_graph",
+    "_get_graph_executor_optimize",
+    "_set_graph_executor_optimize",
+)
 
 
 class _Unrecordable(Exception):
@@ -33,30 +39,53 @@ def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay
     """Call a function once, and return what does the same again for other operands; None where that cannot be.
 
     What the function does must be operations on tensors, the same ones each time: on `operands`, and on tensors that
-    keep their place in memory.
+    keep their place in memory. Values must not pass through NumPy, and nothing may be drawn at random.
     """
     if not can_record():
         function()
         return None
-    with _Recorder() as recorder:
+    with _forks.lock, _Recorder() as recorder:
         function()
     try:
-        text, constants = _Writer(operands).write(recorder.calls)
-        return Replay(_compiled(text), constants)
-    except _Unrecordable:
+        graph = _Writer(operands).write(recorder.calls)
+        return Replay(_compiled(graph.text), graph)
+    except (_Unrecordable, RuntimeError):  # the latter from a PyTorch that reads graphs differently
         return None
 
 
 def can_record() -> bool:
-    """Whether PyTorch has the entrance to its interpreter."""
-    return all(hasattr(torch._C, name) for name in _ENTRANCE)
+    """Whether PyTorch has what carries recordings out."""
+    return all(hasattr(torch._C, name) for name in _PRIVATE_NAMES)
+
+
+class _Forks:
+    """The lock of those who record: modes of PyTorch's share settings of the whole process. A child takes a new one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: setattr(self, "lock", threading.Lock()))
+
+
+_forks = _Forks()
+
+
+class _Graph(NamedTuple):
+    """Operations as text, and what they work on besides operands and results.
+
+    Floats are no part of the text: PyTorch would read them by the decimal point of the process's locale.
+    """
+
+    text: str
+    constants: list[Tensor]
+    numbers: list[float]
 
 
 class Replay:
     """A recording, to be carried out for operands like the recorded ones."""
 
-    def __init__(self, function: Callable[..., None], constants: list[Tensor]) -> None:
-        self._function, self._constants = function, constants
+    def __init__(self, function: Callable[..., None], graph: _Graph) -> None:
+        self._function, self._constants, self._numbers = function, graph.constants, graph.numbers
 
     def __call__(self, operands: Iterable[Tensor]) -> None:
         """Carry it out."""
@@ -64,12 +93,12 @@ class Replay:
         before = torch._C._get_graph_executor_optimize()
         torch._C._set_graph_executor_optimize(False)
         try:
-            self._function(self._constants, *operands)
+            self._function(self._constants, self._numbers, *operands)
         finally:
             torch._C._set_graph_executor_optimize(before)
 
 
-@lru_cache(maxsize=128)  # networks alike in all but their sizes share one
+@lru_cache(maxsize=128)  # networks alike in all but sizes and hyper-parameters share one
 def _compiled(text: str) -> Callable[..., None]:
     """Return the function that a graph's text describes."""
     graph = torch._C.parse_ir(text)
@@ -88,7 +117,7 @@ class _Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Whether to shield the mode from PyTorch's compiler, whose import takes seconds; nobody compiles in it."""
+        """Whether the mode keeps PyTorch's compiler out: no, nobody compiles in it, and the import takes seconds."""
         return False
 
     def __torch_dispatch__(
@@ -102,29 +131,32 @@ class _Recorder(TorchDispatchMode):
 class _Writer:
     """Writes recorded operations as a graph in PyTorch's text form, one operation a line.
 
-    The graph takes the list of tensors that are neither operands nor results, and then the operands.
+    The graph takes the list of tensors that are neither operands nor results, the list of numbers, and the operands.
     """
 
     def __init__(self, operands: Sequence[Tensor]) -> None:
         self._operands = [f"%operand{i}" for i in range(len(operands))]
         self._names = {id(tensor): name for name, tensor in zip(self._operands, operands, strict=True)}
         self._constants: list[Tensor] = []
+        self._numbers: list[float] = []
         self._lines: list[str] = []
 
-    def write(self, calls: Iterable[tuple[Any, Sequence[Any], Mapping[str, Any], Any]]) -> tuple[str, list[Tensor]]:
-        """Return the graph, and the tensors it takes besides the operands."""
+    def write(self, calls: Iterable[tuple[Any, Sequence[Any], Mapping[str, Any], Any]]) -> _Graph:
+        """Return the graph of the operations."""
         for call in calls:
             self._write_call(*call)
-        inputs = ", ".join(f"{name} : Tensor" for name in self._operands)
-        unpacked = ", ".join(f"%constant{i} : Tensor" for i in range(len(self._constants)))
+        inputs = ["%constants : Tensor[]", "%numbers : float[]", *(f"{name} : Tensor" for name in self._operands)]
+        constants = [f"%constant{i} : Tensor" for i in range(len(self._constants))]
+        numbers = [f"%number{i} : float" for i in range(len(self._numbers))]
         lines = [
-            f"graph(%constants : Tensor[]{', ' if inputs else ''}{inputs}):",
-            f"  {unpacked} = prim::ListUnpack(%constants)" if unpacked else "",
+            f"graph({', '.join(inputs)}):",
+            f"  {', '.join(constants)} = prim::ListUnpack(%constants)" if constants else "",
+            f"  {', '.join(numbers)} = prim::ListUnpack(%numbers)" if numbers else "",
             *self._lines,
             "  %end : NoneType = prim::Constant()",
             "  return (%end)",
         ]
-        return "\n".join(filter(None, lines)), self._constants
+        return _Graph("\n".join(filter(None, lines)), self._constants, self._numbers)
 
     def _write_call(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Write an operation with all its arguments, those left out as well."""
@@ -163,7 +195,10 @@ class _Writer:
             element = kind.removeprefix("List[").removesuffix("]")
             parts = [self._value(part, element) for part in value]
             return self._define(_LISTS[kind], f"prim::ListConstruct({', '.join(parts)})")
-        return self._define(*_literal(float(value) if kind == "float" and value is not None else value))
+        if isinstance(value, float) or (kind == "float" and isinstance(value, int)):
+            self._numbers.append(float(value))
+            return f"%number{len(self._numbers) - 1}"
+        return self._define(*_literal(value))
 
     def _tensor(self, tensor: Tensor) -> str:
         """Return the name of a tensor."""
@@ -184,15 +219,13 @@ _LISTS = {"List[Tensor]": "Tensor[]", "List[int]": "int[]", "Optional[List[int]]
 
 
 def _literal(value: Any) -> tuple[str, str]:
-    """Return the kind of a plain value, and the expression for it."""
+    """Return the kind of a plain value that is no float, and the expression for it."""
     if value is None:
         return "NoneType", "prim::Constant()"
     if isinstance(value, bool):
         return "bool", f"prim::Constant[value={int(value)}]()"
     if isinstance(value, int):
         return "int", f"prim::Constant[value={value}]()"
-    if isinstance(value, float) and (value == 0 or float_info.min <= abs(value) <= float_info.max):
-        return "float", f"prim::Constant[value={value!r}]()"
     if isinstance(value, str) and value.isidentifier():
         return "str", f'prim::Constant[value="{value}"]()'
     raise _Unrecordable

@@ -13,7 +13,7 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
-_PATIENCE = 0.5  # seconds between looks at whether anybody is still there; no wait is as long in the usual course
+_PATIENCE = 0.1  # seconds between looks at whether anybody is still there
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,26 +90,26 @@ class _Crew(Generic[T]):
     def __init__(self, jobs: Sequence[Callable[[], T]]) -> None:
         self._to_do = deque(enumerate(jobs))
         self._results: dict[int, T] = {}
-        self._error: BaseException | None = None
+        self._error: BaseException | None = None  # the first one of a job
         self._inbox: SimpleQueue[_Request | None] = SimpleQueue()  # None from a thread that ends
         self.is_stopped = False
 
     def run(self, n_threads: int) -> list[T]:
         """Return the jobs' results, in their order."""
-        threads = [threading.Thread(target=copy_context().run, args=(self._work,)) for _ in range(n_threads)]
-        started: list[threading.Thread] = []
+        threads = [
+            threading.Thread(target=copy_context().run, args=(self._work,), name=f"sk_mlp-{i}")
+            for i in range(n_threads)
+        ]
         try:
-            for thread in threads:
-                started.append(thread)
-                thread.start()
-        except RuntimeError:  # the system has no more threads to give
-            started.pop()
-        except BaseException as error:
-            self._stop(error)
-        self._serve(started)
+            if n_started := _start(threads):
+                self._serve(n_started)
+            else:
+                self._carry_out_jobs()
+        finally:
+            self.is_stopped = True  # whatever has come: threads end after the step they are in
+            _wait_for(threads)
         if self._error is not None:
             raise self._error
-        self._results.update({i: job() for i, job in self._to_do})  # where no thread could be started
         return [self._results[i] for i in range(len(self._results))]
 
     def ask(self, function: Callable[[], Any]) -> Any:
@@ -119,47 +119,58 @@ class _Crew(Generic[T]):
         self._inbox.put(request)
         return request.result(self)
 
-    def _serve(self, threads: Sequence[threading.Thread]) -> None:
-        """Carry out requests until all threads have ended; an interrupt stops them, and they are still waited for."""
-        n_working = len(threads)
-        while n_working or any(thread.is_alive() for thread in threads):
+    def _serve(self, n_threads: int) -> None:
+        """Carry out requests until all threads have ended, or one of them has failed."""
+        n_ended = 0
+        while n_ended < n_threads and self._error is None:
             try:
-                if n_working:
-                    request = self._inbox.get(timeout=_PATIENCE)
-                    n_working -= request is None
-                    if request is not None and not self.is_stopped:
-                        request.carry_out()
-                else:
-                    for thread in threads:
-                        thread.join()
+                request = self._inbox.get(timeout=_PATIENCE)
             except Empty:
-                n_working = sum(thread.is_alive() for thread in threads)  # an interrupt may have lost a message
-            except BaseException as error:
-                self._stop(error)
-
-    def _stop(self, error: BaseException) -> None:
-        """Let the threads end soon, for the error's sake; the first one counts."""
-        self._error = self._error or error
-        self.is_stopped = True
+                continue
+            if request is None:
+                n_ended += 1
+            else:
+                request.carry_out()
 
     def _work(self) -> None:
-        """Carry out jobs until there are none left."""
-        before, _of_thread.crew = _of_thread.crew, self
+        """Carry out jobs, in a thread of the crew."""
+        _of_thread.crew = self
         try:
-            while not self.is_stopped and (taken := self._take()) is not None:
-                i, job = taken
-                self._results[i] = job()
+            self._carry_out_jobs()
         except Stopped:
             pass
         except BaseException as error:
-            self._stop(error)
+            self._error = error if self._error is None else self._error
+            self.is_stopped = True
         finally:
-            _of_thread.crew = before
             self._inbox.put(None)
 
-    def _take(self) -> tuple[int, Callable[[], T]] | None:
-        """Take the next job, and its number; None when there is none left."""
+    def _carry_out_jobs(self) -> None:
+        """Carry out jobs until there are none left."""
+        while not self.is_stopped:
+            try:
+                i, job = self._to_do.popleft()
+            except IndexError:
+                return
+            self._results[i] = job()
+
+
+def _start(threads: Sequence[threading.Thread]) -> int:
+    """Start threads, as many as the system has to give; return how many these are."""
+    for i, thread in enumerate(threads):
         try:
-            return self._to_do.popleft()
-        except IndexError:
-            return None
+            thread.start()
+        except RuntimeError:
+            return i
+    return len(threads)
+
+
+def _wait_for(threads: Sequence[threading.Thread]) -> None:
+    """Return when all threads have ended, those that have begun; another interrupt does not keep it from that."""
+    try:
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
+    except BaseException:
+        _wait_for(threads)
+        raise

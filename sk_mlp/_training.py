@@ -308,17 +308,17 @@ class Member:
             self.task.say(line)
 
 
-class _Step:
+class _TrainingStep:
     """A training step for batches of one size, called from Python, or recorded the second time and replayed then.
 
     The first time makes what is kept for good, constants for example.
     """
 
     def __init__(
-        self, backprop: Backprop | Autograd, norms: GradientNorms, optimizer: Optimizer, *, is_recorded: bool
+        self, backprop: Backprop | Autograd, norms: GradientNorms, optimizer: Optimizer, *, records: bool
     ) -> None:
         self._backprop, self._norms, self._optimizer = backprop, norms, optimizer
-        self._is_recorded, self._is_first = is_recorded, True
+        self._records, self._is_first = records, True
         self._replay: Replay | None = None
 
     def __call__(self, batch: Batch) -> None:
@@ -326,12 +326,12 @@ class _Step:
         self._optimizer.prepare()
         if self._replay is not None:
             self._replay(batch.tensors())
-        elif self._is_first or not self._is_recorded:
+        elif self._is_first or not self._records:
             self._is_first = False
             self._move(batch)
         else:
             self._replay = record(partial(self._move, batch), batch.tensors())
-            self._is_recorded = self._replay is not None
+            self._records = self._replay is not None  # else never
 
     def _move(self, batch: Batch) -> None:
         """Carry the step out."""
@@ -369,11 +369,11 @@ class Stack:
         turns = members[0].turns  # of the one member there is, where the network draws
         n_epochs = max(member.task.settings.max_iter - member.n_iter for member in members)
         self._steps = {
-            n: _Step(
+            n: _TrainingStep(
                 backprop_of(task, self.layout, self.parameters, gradient, n, products, turns),
                 self.norms,
                 self.optimizer,
-                is_recorded=is_recordable(task) and (1 if task.one_epoch else n_epochs) * n_steps >= _WORTH_RECORDING,
+                records=is_recordable(task) and (1 if task.one_epoch else n_epochs) * n_steps >= _WORTH_RECORDING,
             )
             for n, n_steps in self.epochs.n_steps.items()
         }

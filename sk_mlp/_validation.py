@@ -50,8 +50,9 @@ def training_data(
 
     Float64 input is cast once; an array of `dtype` in C order is passed through without a copy.
     """
-    if _is_plain(estimator, X, reset=reset) and _is_plain_target(y, X.shape[0]):
-        X = cast_rows(X, 0, X.shape[0], dtype)
+    cast = _cast_plain(estimator, X, y, dtype, reset=reset)
+    if cast is not None:
+        X = cast
         estimator.n_features_in_ = X.shape[1]
     else:
         _require_sound(X)
@@ -105,6 +106,17 @@ def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
         # Frames of some extension types come back as objects or text.
         checked = checked if checked.dtype.kind in "fiub" else checked.astype(np.float64)
     return _csr(checked)
+
+
+def _cast_plain(estimator: BaseEstimator, X: Any, y: Any, dtype: np.dtype, *, reset: bool) -> np.ndarray | None:
+    """Return X in `dtype` and C order, where it and y are plain; None where the full checks are to decide."""
+    if not (_is_plain(estimator, X, reset=reset) and _is_plain_target(y, X.shape[0])):
+        return None
+    try:
+        with np.errstate(over="raise", under="ignore"):
+            return np.ascontiguousarray(X, dtype)
+    except FloatingPointError:
+        return None
 
 
 def _is_plain(estimator: BaseEstimator, X: Any, *, reset: bool) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -219,6 +220,7 @@ def register() -> None:
 
 def _train_stacks(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
     """Train tasks as stacks, in threads; return each one's result, or what its stack failed with, and its seconds."""
+    tasks = _with_own_generators(tasks)
     stacks = _stacks(tasks)
     apart = [members for members in stacks if _trains_in_a_thread(tasks[members[0]])]
     outcomes: dict[int, tuple[FitResult | Exception, float]] = {}
@@ -231,6 +233,19 @@ def _train_stacks(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception,
         if members[0] not in outcomes:
             outcomes |= zip(members, _train_stack([tasks[i] for i in members]), strict=True)
     return [outcomes[i] for i in range(len(tasks))]
+
+
+def _with_own_generators(tasks: Sequence[FitTask]) -> list[FitTask]:
+    """Return the tasks, those that share a generator each with one of its own, seeded by it in their order.
+
+    Threads would draw from it in an order that changes from run to run.
+    """
+    uses = Counter(id(task.rng) for task in tasks if task.rng is not None)
+    return [
+        task if task.rng is None or uses[id(task.rng)] == 1
+        else replace(task, rng=np.random.RandomState(task.rng.randint(2**31)))
+        for task in tasks
+    ]  # fmt: skip
 
 
 def _trains_in_a_thread(task: FitTask) -> bool:
@@ -279,12 +294,14 @@ def _stacks(tasks: Sequence[FitTask]) -> list[list[int]]:
 
 def _n_stacks(task: FitTask, n: int) -> int:
     """Return how many stacks to make of `n` tasks like this one."""
-    most = stack_bytes(task.device)
+    most = stack_bytes(task.device)  # that a stack is to touch
     n_bytes = n * member_bytes(task)
     n_stacks = -(-n // min(_MOST_IN_A_STACK, max(1, most // member_bytes(task))))
-    if has_free_threads(task.device):
+    if _trains_in_a_thread(task):
+        # More where each is still worth a thread, and an even number: many machines have two processors, or four.
         n_stacks = max(n_stacks, min(n, _FEW_STACKS, n_bytes // (most // _FEW_STACKS)))
-    return n_stacks + n_stacks % 2 if 1 < n_stacks < n else n_stacks
+        n_stacks += n_stacks % 2 if 1 < n_stacks < n else 0
+    return n_stacks
 
 
 def _weigh(task: FitTask) -> int:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from user_code import AfterEachEpoch
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _prediction, stacking
-from sk_mlp._machine import available_cores
+from sk_mlp._machine import available_cores, count_cores
 from sk_mlp._modes import available_threads
 from sk_mlp._threads import called_by_waiting_thread, in_threads, raise_if_stopped
 
@@ -98,6 +98,22 @@ class TestInThreads:
         with pytest.raises(kind):
             in_threads([endless, called_by_waiting_thread(leave), lambda: [asking() for _ in iter(int, 1)]], 3)
 
+    def test_a_second_interrupt_leaves_no_thread_either(self, monkeypatch):
+        def interrupt():
+            monkeypatch.setattr(threading.Thread, "join", interrupted_once)
+            raise KeyboardInterrupt
+
+        def interrupted_once(self, *args):
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        def endless():
+            while True:
+                raise_if_stopped()
+
+        with pytest.raises(KeyboardInterrupt):
+            in_threads([endless, called_by_waiting_thread(interrupt)], 2)
+
     def test_each_job_sees_the_callers_context(self):
         VARIABLE.set(5)
 
@@ -153,6 +169,39 @@ def test_results_are_the_same_to_the_bit_for_any_number_of_threads(options, monk
             assert ours.loss_curve_ == expected.loss_curve_
             for values, others_values in zip(ours.coefs_, expected.coefs_, strict=True):
                 np.testing.assert_array_equal(values, others_values)
+
+
+@pytest.mark.parametrize("share", ["NumPy's generator", "one generator"])
+def test_members_that_share_a_generator_repeat_themselves(share, monkeypatch):
+    monkeypatch.setattr(stacking, "_MOST_IN_A_STACK", 4)
+
+    def fits(n_threads):
+        monkeypatch.setattr(stacking, "available_threads", lambda: n_threads)
+        np.random.seed(0)  # noqa: NPY002
+        shared = np.random.RandomState(0) if share == "one generator" else None
+        models = [MLPTorchClassifier(**{**OPTIONS, "random_state": shared, "max_iter": 15}) for _ in range(16)]
+        with parallel_config("sk_mlp"):
+            fitted = Parallel()(delayed(model.fit)(X, LABELS) for model in models)
+        return [model.loss_curve_ for model in fitted]
+
+    one = fits(1)
+    assert one == fits(3) == fits(3)
+    assert len({tuple(curve) for curve in one}) == len(one)
+
+
+def test_users_losses_stack_as_deep_as_they_fit(monkeypatch):
+    """They train in one thread, and gain nothing from more stacks."""
+    seen, train = [], stacking.train
+    monkeypatch.setattr(stacking, "train", lambda tasks: (seen.append(len(tasks)), train(tasks))[1])
+
+    def loss(raw, target):
+        return ((raw - target) ** 2).sum(1)
+
+    models = [MLPTorchRegressor(**OPTIONS, max_iter=3, loss=loss) for _ in range(24)]
+    monkeypatch.setattr(stacking, "stack_bytes", lambda _: 2**18)
+    with parallel_config("sk_mlp"):
+        Parallel()(delayed(model.fit)(X, PROBLEMS["regression"].y) for model in models)
+    assert seen == [24]
 
 
 class TestStacksInThreads:
@@ -359,7 +408,7 @@ class TestHowMany:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
         monkeypatch.setattr("joblib.cpu_count", lambda: 64)
-        assert available_cores(tmp_path / "proc", tmp_path / "cgroup") == expected
+        assert count_cores(tmp_path / "proc", tmp_path / "cgroup") == expected
 
     def test_a_process_of_a_pool_has_one(self):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
