@@ -85,6 +85,13 @@ def _in_threads(monkeypatch):
     monkeypatch.setattr(stacking, "available_threads", lambda: 3)
 
 
+@pytest.fixture
+def one_thread(monkeypatch, _in_threads):
+    """Stacks are as deep as usual, and train one after another."""
+    monkeypatch.setattr(stacking, "_MOST_IN_A_STACK", 32)
+    monkeypatch.setattr(stacking, "available_threads", lambda: 1)
+
+
 def classifier(**options):
     return MLPTorchClassifier(**{**OPTIONS, "dtype": "float64", "device": "cpu", **options})
 
@@ -278,7 +285,7 @@ CALLERS = {
 
 
 @pytest.fixture
-def stack_sizes(monkeypatch):
+def stack_sizes(monkeypatch, one_thread):
     """Sizes of the stacks trained."""
     sizes, train = [], stacking.train
     monkeypatch.setattr(stacking, "train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
@@ -405,7 +412,7 @@ class TestWhatStacks:
             Parallel()(delayed(classifier().fit)(*data) for data in [(X, LABELS), (X[:120], LABELS[:120]), (X, WORDS)])
         assert stack_sizes == [4, 1, 1, 1]
 
-    def test_equal_inputs_are_held_once(self, monkeypatch):
+    def test_equal_inputs_are_held_once(self, monkeypatch, one_thread):
         seen, train = [], stacking.train
         monkeypatch.setattr(
             stacking, "train", lambda tasks: seen.append({id(t.table.X) for t in tasks}) or train(tasks)
@@ -502,7 +509,7 @@ class TestFailures:
         monkeypatch.undo()
 
     @pytest.mark.parametrize("where", ["training", "lbfgs", "scoring"])
-    def test_ctrl_c_ends_the_search(self, where, monkeypatch):
+    def test_ctrl_c_ends_the_search(self, where, monkeypatch, one_thread):
         fits = []
 
         def interrupt(*_):
@@ -574,8 +581,8 @@ def test_verbose_output_of_a_search_follows_its_members(capsys):
     assert [line.split()[0] for line in lines] == ["Iteration", "[CV]"] * 6
 
 
-def test_fit_time_is_a_members_share():
-    """The shares of all fits add up to no more than the search took."""
+def test_fit_time_is_a_members_share(one_thread):
+    """The shares of all fits add up to no more than the search took on one thread."""
     search = GridSearchCV(classifier(max_iter=60), RATES, cv=CV, refit=False)
     with parallel_config("sk_mlp"):
         start = perf_counter()
