@@ -53,6 +53,8 @@ _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
 # Steps to come from which on the first is recorded, which takes as long as replaying saves in about fifty.
 _WORTH_RECORDING = 100
+# Steps of the other size. One that is called from Python among others that are not takes three times as long as usual.
+_WORTH_RECORDING_TOO = 10
 
 
 def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
@@ -367,15 +369,17 @@ class Stack:
             masks_of(tasks, products),
         )
         turns = members[0].turns  # of the one member there is, where the network draws
-        n_epochs = max(member.task.settings.max_iter - member.n_iter for member in members)
+        n_steps = self.epochs.n_steps
+        n_epochs = 1 if task.one_epoch else max(m.task.settings.max_iter - m.n_iter for m in members)
+        records = is_recordable(task) and n_epochs * sum(n_steps.values()) >= _WORTH_RECORDING
         self._steps = {
             n: _TrainingStep(
                 backprop_of(task, self.layout, self.parameters, gradient, n, products, turns),
                 self.norms,
                 self.optimizer,
-                records=is_recordable(task) and (1 if task.one_epoch else n_epochs) * n_steps >= _WORTH_RECORDING,
+                records=records and n_epochs * n_steps[n] >= _WORTH_RECORDING_TOO,
             )
-            for n, n_steps in self.epochs.n_steps.items()
+            for n in n_steps
         }
         validates = any(task.validation is not None for task in tasks)
         self._validation = (

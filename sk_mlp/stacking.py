@@ -35,8 +35,8 @@ from ._threads import in_threads
 from ._training import member_bytes, stack_key, train
 
 _MOST_MEMBERS = 1024  # in waiting
-_MOST_IN_A_STACK = 32  # more would not be faster
-_FEW_STACKS = 4  # that a group may be split into though it would fit one
+_MOST_IN_A_STACK = 32  # of one thread; more would not be faster
+_FEW_STACKS = 4  # that a group may be split into though it would fit one, for as many threads
 _BUDGET = 2**30  # bytes that waiting fits may hold,
 _FREE_SHARE = 1 / 8  # or this share of the memory at hand, if that is less
 # A waiting fit's input lies in memory as its caller sliced it, as a Pipeline transformed it, both float64, and as ours.
@@ -279,8 +279,7 @@ def _train_stack(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, 
 def _stacks(tasks: Sequence[FitTask]) -> list[list[int]]:
     """Group tasks, by index, that can train together, into stacks that fit the cache of a processor.
 
-    How many there are depends on the tasks alone, so that results are the same for any number of processors: an even
-    number, for two of them, and some where few are enough to fill a processor's time.
+    How many there are depends on the tasks alone, so that results are the same for any number of processors.
     """
     groups: dict[Hashable, list[int]] = {}
     for i, task in enumerate(tasks):
@@ -294,14 +293,15 @@ def _stacks(tasks: Sequence[FitTask]) -> list[list[int]]:
 
 def _n_stacks(task: FitTask, n: int) -> int:
     """Return how many stacks to make of `n` tasks like this one."""
-    most = stack_bytes(task.device)  # that a stack is to touch
-    n_bytes = n * member_bytes(task)
-    n_stacks = -(-n // min(_MOST_IN_A_STACK, max(1, most // member_bytes(task))))
-    if _trains_in_a_thread(task):
-        # More where each is still worth a thread, and an even number: many machines have two processors, or four.
-        n_stacks = max(n_stacks, min(n, _FEW_STACKS, n_bytes // (most // _FEW_STACKS)))
-        n_stacks += n_stacks % 2 if 1 < n_stacks < n else 0
-    return n_stacks
+    most_bytes = stack_bytes(task.device)
+    most = max(1, most_bytes // member_bytes(task))
+    if not _trains_in_a_thread(task):
+        return -(-n // most)
+    n_stacks = -(-n // min(_MOST_IN_A_STACK, most))
+    # More where each is still worth a thread, and an even number: many machines have two processors, or four.
+    worth_a_thread = n * member_bytes(task) // (most_bytes // _FEW_STACKS)
+    n_stacks = max(n_stacks, min(n, _FEW_STACKS, worth_a_thread))
+    return n_stacks + n_stacks % 2 if 1 < n_stacks < n else n_stacks
 
 
 def _weigh(task: FitTask) -> int:
