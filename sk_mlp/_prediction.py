@@ -44,13 +44,13 @@ def predict_rows(
     work = size * max(fan_in * fan_out for fan_in, fan_out in _read_sizes(inputs, coefs))
     products = products_for(precision.product, device, work)
     chunks = _Chunks(X, size, precision, device, products, finish)
+    n_threads = available_threads() if len(chunks) > 1 and has_free_threads(device) else 1
     with torch.inference_mode(), threads_for(work, len(chunks)):
         weights = [as_tensor(array, device, precision.product) for array in _stack_of_one(coefs)]
         biases = [as_tensor(array, device, precision.product) for array in _stack_of_one([i[None] for i in intercepts])]
         new_forwards = lambda: _Latest(  # noqa: E731
             lambda n: Forward(weights, biases, n, activations, products, precision.master)
         )
-        n_threads = available_threads() if len(chunks) > 1 and has_free_threads(device) else 1
         return chunks.predict(new_forwards, min(n_threads, len(chunks)))
 
 

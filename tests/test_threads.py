@@ -326,6 +326,21 @@ class TestPredictionsInThreads:
             np.testing.assert_array_equal(labels, found[0][0])
             np.testing.assert_array_equal(values, found[0][1])
 
+    def test_as_many_as_may_compute(self, monkeypatch):
+        monkeypatch.setattr("sk_mlp._modes.available_cores", lambda: 5)
+        used, before = [], torch.get_num_threads()
+        monkeypatch.setattr(_prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
+        estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
+        torch.set_num_threads(3)
+        try:
+            estimator.predict(X)
+            torch.set_num_threads(8)
+            estimator.predict(X)
+            assert torch.get_num_threads() == 8
+        finally:
+            torch.set_num_threads(before)
+        assert used == [3, 5]
+
     def test_a_value_too_large_is_an_error_as_without_threads(self, monkeypatch):
         monkeypatch.setattr(_prediction, "available_threads", lambda: 2)
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
