@@ -6,26 +6,20 @@ beside two: by turns in one run, so that whoever else is on the machine disturbs
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from time import perf_counter
 
 from . import fit, search
-from .timing import OURS, Timing, machine, to_json
+from .timing import Timing
 
 Contestants = Mapping[str, Callable[[], object]]
 LOADS = (0, 1, 2)
-# Cases of the other benchmarks, and who is too slow to wait for here.
-CASES = {
-    **{name: fit.CASES[name] for name in fit.CASES if "batch" in name and "sparse" not in name},
-    **{name: search.CASES[name] for name in search.CASES if "grid" in name},
-}
-SLOW = {"skorch", search.ONE_BY_ONE}
+SLOW = {"skorch", search.ONE_BY_ONE}  # to be waited for here
 
 
 @contextmanager
@@ -70,30 +64,16 @@ def table(timings: list[Timing]) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
-    """Parse the command line, run the cases, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="ours alone, in the short cases")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--case", default="", help="only cases whose name contains this")
-    parser.add_argument("--repetitions", type=int, default=3, help="of each case and load (default: 3)")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    found: list[Timing] = []
-    if not arguments.json:
-        print(f"## Beside busy processes\n\n{machine()}\n")
-    for name, (contestants, is_long) in CASES.items():
-        if arguments.case not in name or (arguments.quick and is_long):
-            continue
-        made = contestants()
-        chosen = {who: made[who] for who in made if (who == OURS if arguments.quick else who not in SLOW)}
-        timings = interleave(name, chosen, arguments.repetitions)
-        found += timings
-        if not arguments.json:
-            print(table(timings), flush=True)
-    if arguments.json:
-        print(to_json(found))
+def _without_slow(contestants: Callable[[], Contestants]) -> Contestants:
+    return {name: run for name, run in contestants().items() if name not in SLOW}
 
+
+# Cases of the other benchmarks.
+CASES = {
+    name: (partial(_without_slow, contestants), is_long)
+    for name, (contestants, is_long) in {**fit.CASES, **search.CASES}.items()
+    if "batch" in name and "sparse" not in name
+}
 
 if __name__ == "__main__":
-    main()
+    fit.main(CASES, "Beside busy processes", interleave, table)

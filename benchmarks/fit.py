@@ -111,8 +111,13 @@ if not has_native_bfloat16():
     del CASES["20,000 x 784, (512, 256), bfloat16"]  # minutes a fit without such instructions
 
 
-def main(cases: Mapping[str, tuple[Callable[[], Contestants], bool]] = CASES, title: str = "Fits") -> None:
-    """Parse the command line, run the cases, print."""
+def main(
+    cases: Mapping[str, tuple[Callable[[], Contestants], bool]] = CASES,
+    title: str = "Fits",
+    measure: Callable[[str, Contestants, int], list[Timing]] = interleave,
+    show: Callable[[list[Timing]], str] = table,
+) -> None:
+    """Parse the command line, run the cases, print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the short cases, three repetitions")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -126,10 +131,10 @@ def main(cases: Mapping[str, tuple[Callable[[], Contestants], bool]] = CASES, ti
     for name, (contestants, is_long) in cases.items():
         if arguments.case not in name or (arguments.quick and is_long):
             continue
-        found = interleave(name, contestants(), arguments.repetitions or (3 if arguments.quick else 5))
+        found = measure(name, contestants(), arguments.repetitions or (3 if arguments.quick else 5))
         timings += found
         if not arguments.json:
-            print(table(found), flush=True)
+            print(show(found), flush=True)
     if arguments.json:
         print(to_json(timings))
 
