@@ -8,7 +8,7 @@ import torch
 from problems import PROBLEMS
 from scipy.sparse import csr_array
 
-from sk_mlp import _optimizers
+from sk_mlp import _batches, _optimizers
 from sk_mlp._network import Layout, draw_parameters, pack, unpack
 from sk_mlp._reading import Call, Sample
 from sk_mlp._task import Status, Table, Validation
@@ -196,3 +196,20 @@ def test_each_status_has_a_message():
     settings = tasks(PROBLEMS["regression"], "adam", {"device": "cpu", "dtype": "float64"}, False, False)[0].settings
     for status in Status:
         assert "{" not in status.message(settings)
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.3}, {"batch_size": 33}], ids=str)
+def test_rows_are_the_same_by_long_indices(options, monkeypatch, unconverged):
+    """Half as long ones serve as far as they reach."""
+    problem = PROBLEMS["multiclass"]
+
+    def curve():
+        return (
+            problem.ours(**{"max_iter": 5, "random_state": 0, "device": "cpu", **options})
+            .fit(problem.X, problem.y)
+            .loss_curve_
+        )
+
+    short = curve()
+    monkeypatch.setattr(_batches, "_LEAST_LONG", 0)
+    assert curve() == short
