@@ -194,7 +194,7 @@ def test_scales_whose_squares_overflow():
 
 def test_it_is_a_convergence_warning_on_the_line_of_the_user():
     with pytest.warns(ConvergenceWarning, match="no better than a constant prediction") as caught:
-        MLPTorchClassifier(learning_rate_init=1e-9).fit(X_DIGITS, DIGITS)
+        MLPTorchClassifier(learning_rate_init=1e-9, random_state=0).fit(X_DIGITS, DIGITS)
     assert [one.filename for one in caught] == [__file__]
 
 
@@ -278,7 +278,7 @@ class TestSilence:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             weight = np.where(DIGITS == 3, 1.0, 1e-9)
-            MLPTorchClassifier(learning_rate_init=1e-9).fit(X_DIGITS, DIGITS, sample_weight=weight)
+            MLPTorchClassifier(learning_rate_init=1e-9, random_state=0).fit(X_DIGITS, DIGITS, sample_weight=weight)
 
 
 def test_nothing_is_drawn_and_nothing_is_changed():
