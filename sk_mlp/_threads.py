@@ -7,11 +7,11 @@ called without threads.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 _PATIENCE = 0.1  # seconds between looks at whether anybody is still there
 
@@ -29,7 +29,8 @@ def in_threads(jobs: Sequence[Callable[[], T]], n_threads: int) -> list[T]:
     Each thread has a copy of the caller's context variables. What a job raises ends the others and is raised here, as
     is an interrupt; when this returns no thread is left.
     """
-    return _Crew(jobs).run(n_threads)
+    with Crew(n_threads) as crew:
+        return crew.carry_out(jobs)
 
 
 def called_by_waiting_thread(function: Callable[P, T]) -> Callable[P, T]:
@@ -52,7 +53,7 @@ def raise_if_stopped() -> None:
 class _OfThread(threading.local):
     """What holds in one thread: the crew it belongs to."""
 
-    crew: _Crew[Any] | None = None
+    crew: Crew | None = None
 
 
 _of_thread = _OfThread()
@@ -74,7 +75,7 @@ class _Request:
             self._error = error
         self._is_done.set()
 
-    def result(self, crew: _Crew[Any]) -> Any:
+    def result(self, crew: Crew) -> Any:
         """Return the function's value, or raise its error, once it has been called."""
         while not self._is_done.wait(_PATIENCE):
             if crew.is_stopped:
@@ -84,33 +85,63 @@ class _Request:
         return self._value
 
 
-class _Crew(Generic[T]):
-    """Threads that carry out jobs."""
+class Crew:
+    """Threads that carry out jobs for the thread that waits, from the beginning of a `with` block to its end."""
 
-    def __init__(self, jobs: Sequence[Callable[[], T]]) -> None:
-        self._to_do = deque(enumerate(jobs))
-        self._results: dict[int, T] = {}
-        self._error: BaseException | None = None  # the first one of a job
-        self._inbox: SimpleQueue[_Request | None] = SimpleQueue()  # None from a thread that ends
-        self.is_stopped = False
-
-    def run(self, n_threads: int) -> list[T]:
-        """Return the jobs' results, in their order."""
-        threads = [
+    def __init__(self, n_threads: int) -> None:
+        self._threads = [
             threading.Thread(target=copy_context().run, args=(self._work,), name=f"sk_mlp-{i}")
             for i in range(n_threads)
         ]
+        self._to_do: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None for a thread that is to end
+        self._error: BaseException | None = None  # the first one of a job
+        self._inbox: SimpleQueue[_Request | None] = SimpleQueue()  # None for a job that has ended
+        self.is_stopped = False
+        self.n_threads = 0  # as many as the system has to give
+        self._meeting = threading.Barrier(1)
+
+    def __enter__(self) -> Crew:
         try:
-            if n_started := _start(threads):
-                self._serve(n_started)
-            else:
-                self._carry_out_jobs()
-        finally:
-            self.is_stopped = True  # whatever has come: threads end after the step they are in
-            _wait_for(threads)
+            self.n_threads = _start(self._threads)
+            self._meeting = threading.Barrier(max(1, self.n_threads))
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def carry_out(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+        """Return what the jobs return, in their order; where there are no threads, they are carried out here."""
+        results: dict[int, T] = {}
+
+        def carry_out(i: int, job: Callable[[], T]) -> None:
+            results[i] = job()
+
+        if not self.n_threads:
+            return [job() for job in jobs]
+        try:
+            for i, job in enumerate(jobs):
+                self._to_do.put(partial(carry_out, i, job))
+            self._serve(len(jobs))
+        except BaseException:
+            self._end()
+            raise
         if self._error is not None:
+            self._end()
             raise self._error
-        return [self._results[i] for i in range(len(self._results))]
+        return [results[i] for i in range(len(jobs))]
+
+    def meet(self) -> None:
+        """Wait, in a job, until all threads have come here, each in one of as many jobs.
+
+        Raises `Stopped` where one of them will not come any more.
+        """
+        try:
+            self._meeting.wait()
+        except threading.BrokenBarrierError:
+            raise Stopped from None
 
     def ask(self, function: Callable[[], Any]) -> Any:
         """Return what the waiting thread gets from calling the function; called in a thread of the crew."""
@@ -119,10 +150,10 @@ class _Crew(Generic[T]):
         self._inbox.put(request)
         return request.result(self)
 
-    def _serve(self, n_threads: int) -> None:
-        """Carry out requests until all threads have ended, or one of them has failed."""
+    def _serve(self, n_jobs: int) -> None:
+        """Carry out requests until all jobs have ended, or one of them has failed."""
         n_ended = 0
-        while n_ended < n_threads and self._error is None:
+        while n_ended < n_jobs and self._error is None:
             try:
                 request = self._inbox.get(timeout=_PATIENCE)
             except Empty:
@@ -133,10 +164,18 @@ class _Crew(Generic[T]):
                 request.carry_out()
 
     def _work(self) -> None:
-        """Carry out jobs, in a thread of the crew."""
+        """Carry out jobs, in a thread of the crew, until there are to be no more."""
         _of_thread.crew = self
         try:
-            self._carry_out_jobs()
+            while (job := self._to_do.get()) is not None and not self.is_stopped:
+                self._carry_out(job)
+        finally:
+            self._meeting.abort()  # nobody is to wait for this thread
+
+    def _carry_out(self, job: Callable[[], None]) -> None:
+        """Carry out a job, and tell the waiting thread that it has ended."""
+        try:
+            job()
         except Stopped:
             pass
         except BaseException as error:
@@ -145,14 +184,18 @@ class _Crew(Generic[T]):
         finally:
             self._inbox.put(None)
 
-    def _carry_out_jobs(self) -> None:
-        """Carry out jobs until there are none left."""
-        while not self.is_stopped:
-            try:
-                i, job = self._to_do.popleft()
-            except IndexError:
-                return
-            self._results[i] = job()
+    def _end(self) -> None:
+        """Have all threads end after the step that they are in; another interrupt does not keep it from waiting."""
+        try:
+            self.is_stopped = True
+            for _ in self._threads:
+                self._to_do.put(None)
+            for thread in self._threads:
+                if thread.is_alive():
+                    thread.join()
+        except BaseException:
+            self._end()
+            raise
 
 
 def _start(threads: Sequence[threading.Thread]) -> int:
@@ -163,14 +206,3 @@ def _start(threads: Sequence[threading.Thread]) -> int:
         except RuntimeError:
             return i
     return len(threads)
-
-
-def _wait_for(threads: Sequence[threading.Thread]) -> None:
-    """Return when all threads have ended, those that have begun; another interrupt does not keep it from that."""
-    try:
-        for thread in threads:
-            if thread.is_alive():
-                thread.join()
-    except BaseException:
-        _wait_for(threads)
-        raise
