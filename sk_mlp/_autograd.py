@@ -181,7 +181,7 @@ class Autograd:
         self._raw = parameters.new_empty(1, n_outputs, n)
         self._raw_delta = torch.empty_like(self._raw)
         self._cast = autocast(parameters, product)
-        self._penalty = Penalty(layout, parameters, gradient)
+        self._penalty = Penalty(layout.coef_runs(parameters), layout.coef_runs(gradient))
         self._dropouts = [m for m in module.modules() if isinstance(m, MaskedDropout)]
         self._norms = [m for m in module.modules() if isinstance(m, WeightedBatchNorm)]
 

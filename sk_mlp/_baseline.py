@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ._batches import values_in_a_row
-from ._modes import threads_for
+from ._modes import threads
 from ._task import FitResult, FitTask, Status, Table
 
 _SOME_ROWS, _MANY_ROWS = 2000, 100_000  # to look at; more of them where some do not decide
@@ -57,7 +57,7 @@ def doubts(task: FitTask, result: FitResult, fitted: Fitted) -> str | None:
     is_barely_begun = result.status in _CUT_SHORT and result.n_iter < _FEW_EPOCHS
     if result.status not in _ENDED | _CUT_SHORT or is_barely_begun:
         return None
-    with threads_for(0):
+    with threads(1):
         unmoved, blind = _unmoved_weights(task, result), _blind_score(task, result)
         constant = _constant_loss(task) if unmoved is blind is None else None
         if constant is not None and _kept_loss(task, result) < constant - _CLEARLY * abs(constant):

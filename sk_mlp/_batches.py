@@ -40,6 +40,10 @@ class DenseRows:
         """Return the inputs `(k, n, fan_in)`."""
         return self.values
 
+    def columns(self, columns: slice) -> DenseRows:
+        """Return some of the inputs of each row."""
+        return DenseRows(self.values[..., columns], self._products)
+
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
         """Fill `out` `(k, n, fan_out)` with `values @ coef + intercept`."""
         self._products.baddbmm(intercept, self.values, coef, out=out)
@@ -150,13 +154,21 @@ class DensePool:
     def __init__(self, X: np.ndarray, device: torch.device, products: Products) -> None:
         self._X, self._products = as_tensor(X[None], device), products
 
-    def slice(self, start: int, stop: int) -> DenseRows:
-        """Return adjacent rows as a batch of one member; a view where the number type is already right."""
-        return DenseRows(self._X[:, start:stop].to(self._products.dtype), self._products)
-
     def gatherer(self, k: int, n: int, n_steps: int) -> DenseGatherer:
         """Return what gathers up to `n_steps` steps of `n` rows for each of `k` members."""
         return DenseGatherer(self._X[0], self._products, k, n, n_steps)
+
+    def shard_gatherers(self, n: int, shards: Sequence[slice]) -> tuple[DenseRows, list[ShardGatherer]]:
+        """Return what gathers a shard each of the `n` rows of a step of one member, and all these rows."""
+        buffer = self._X.new_empty(1, n, self._X.shape[2])
+        cast = buffer.to(self._products.dtype)
+        parts = [part_of(buffer, cast, (slice(None), rows)) for rows in shards]
+        gatherers = [ShardGatherer(self._X[0], self._products, *part) for part in parts]
+        return DenseRows(cast, self._products), gatherers
+
+    def slice(self, start: int, stop: int) -> DenseRows:
+        """Return adjacent rows as a batch of one member; a view where the number type is already right."""
+        return DenseRows(self._X[:, start:stop].to(self._products.dtype), self._products)
 
 
 class DenseGatherer:
@@ -191,6 +203,21 @@ class DenseGatherer:
 
 def _no_index() -> None:
     """Refer to no index."""
+
+
+class ShardGatherer:
+    """Copies some rows of each step of one member from a pool to their place among the step's rows."""
+
+    def __init__(self, X: Tensor, products: Products, buffer: Tensor, cast: Tensor) -> None:
+        self._X, self._buffer, self._cast = X, buffer, cast  # (n_pool, n_features), and twice (1, n, n_features)
+        self._rows = DenseRows(cast, products)
+
+    def __call__(self, index: Tensor) -> Iterator[DenseRows]:
+        """Yield the rows of each step, for an index `(steps, 1, n)`; a later step overwrites them."""
+        for step in index:
+            torch.index_select(self._X, 0, step[0], out=self._buffer[0])
+            copy_if_cast(self._buffer, self._cast)
+            yield self._rows
 
 
 class SparsePool:
@@ -234,6 +261,12 @@ def copy_if_cast(source: Tensor, target: Tensor) -> None:
         target.copy_(source)
 
 
+def part_of(source: Tensor, target: Tensor, index: Any) -> tuple[Tensor, Tensor]:
+    """Return a part of two tensors, one view where the two are one buffer."""
+    part = source[index]
+    return part, part if target is source else target[index]
+
+
 def rows_within(n_bytes: int, row_bytes: int) -> int:
     """Return how many rows of `row_bytes` fit, at least one."""
     return max(1, n_bytes // row_bytes)
@@ -264,7 +297,9 @@ class _Run(NamedTuple):
     mask: Tensor | None  # (k, n) ones, and zeros where a member has fewer rows; None where all have n
     counts: Tensor  # rows that each member has in a step, (k, 1)
     shares: Tensor  # of a member's rows that a step has, (k, 1)
-    gather: Callable[[Tensor], Iterator[Rows]]
+    shards: Sequence[slice]  # of the rows of a step
+    gather: Sequence[Callable[[Tensor], Iterator[Rows]]]  # of each shard
+    inputs: DenseRows | None  # all rows of a step, where these are gathered by shards
 
     def masked(self, values: Tensor) -> Tensor:
         """Return `values` `(steps or 1, k, n or 1)`, zero for rows that a member lacks."""
@@ -274,11 +309,15 @@ class _Run(NamedTuple):
         """Return what each step has of `values` `(steps, ...)`, or of `(1, ...)` where all steps have the same."""
         return values.unbind() * (self.steps // values.shape[0])
 
+    def of_shard(self, values: Tensor, shard: int) -> Tensor:
+        """Return a shard of `values` `(..., n or 1)`."""
+        return values if len(self.shards) == 1 or values.shape[-1] != self.n else values[..., self.shards[shard]]
+
 
 class _Weighting(NamedTuple):
     """What the rows of an epoch weigh: in each step's gradient, and in the epoch's mean loss."""
 
-    scales: Sequence[Tensor]  # a step's `Batch.scale`
+    scales: Sequence[Sequence[Tensor]]  # each shard's, a step's `Batch.scale`
     decays: Sequence[Tensor]  # a step's `Batch.decay`
     loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a run's (steps or 1, k, n or 1)
     norm_shares: Tensor  # of a step's squared norms in it, (n_steps, k)
@@ -289,8 +328,8 @@ class _Ordered(NamedTuple):
 
     orders: Sequence[np.ndarray]  # of each member's rows, (n_i,)
     samples: np.ndarray | None  # of all members, step by step, (n,); None without dropout, where nobody asks
-    targets: Sequence[Tensor]  # of each step
-    rows: Sequence[Tensor]  # in the pool, (steps, k, n) of each run
+    targets: Sequence[Sequence[Tensor]]  # of each shard in each step
+    rows: Sequence[Sequence[Tensor]]  # of each shard in the pool, (steps, k, n) of each run
 
     def is_in(self, orders: Sequence[np.ndarray]) -> bool:
         """Tell whether these are the very same orders."""
@@ -316,20 +355,24 @@ class Epochs:
         alpha: Tensor,  # (k, 1)
         n_coef_runs: int,
         masks: Masks | None,  # over all members' rows, one after another; None without dropout
+        n_shards: int = 1,  # of the rows of a step of one member
     ) -> None:
         self._k, sizes = len(rows), [len(own) for own in rows]
         every_row = np.concatenate(rows)
         is_small = max(len(every_row), every_row.max(initial=0)) < _LEAST_LONG
         self._starts = np.cumsum([0, *sizes[:-1]], dtype=np.int32 if is_small else np.int64)
         self._rows = torch.from_numpy(every_row.astype(self._starts.dtype)).to(target.device)
-        self._target, self._weight, self._alpha, self._masks = target, sample_weight, alpha, masks
+        self._target, self._weight, self._alpha = target, sample_weight, alpha
+        self._masks = [] if masks is None else [masks, *(masks.copy() for _ in range(1, n_shards))]
         self._size = max(sizes)
         self._ordered: _Ordered | None = None
-        self._runs = _runs_of(pool, sizes, batch_size, fewest, alpha)
+        self._runs = _runs_of(pool, sizes, batch_size, fewest, alpha, n_shards)
+        self._shards = range(n_shards)
+        self._sizes = [run.n for run in self._runs for _ in range(run.steps)]
         self._losses = self._split(alpha.new_empty(self._k * self._size))
         self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
-        norms = zip(*(of_steps.unbind() for of_steps in self._norms.unbind()), strict=True)
-        self._to_fill = self._each_step(self._losses), list(norms)
+        norms = [list(zip(*(of_steps.unbind() for of_steps in runs), strict=True)) for runs in self._norms_of_shards()]
+        self._to_fill = list(zip(self._each_step_of_shards(self._losses), norms, strict=True))
         self._weighting = self._weigh_equally()
 
     @property
@@ -337,19 +380,37 @@ class Epochs:
         """How many batches of each size an epoch has; there are one or two sizes."""
         return {run.n: run.steps for run in self._runs}
 
-    def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> Iterator[Batch]:
-        """Return the batches of one epoch; each of `orders` `(n_i,)` permutes a member's rows in its own epoch.
+    @property
+    def inputs(self) -> dict[int, DenseRows]:
+        """All rows of a batch of each size, where these are gathered by shards."""
+        return {run.n: run.inputs for run in self._runs if run.inputs is not None}
 
-        An epoch in the very same orders as the one before is not laid out again.
+    def shards_of(self, n: int) -> Sequence[slice]:
+        """Return the shards of the rows of a batch of `n`."""
+        return next(run.shards for run in self._runs if run.n == n)
+
+    def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> list[Iterator[tuple[int, Batch]]]:
+        """Return each shard's batches of one epoch, with the number of rows of the whole batch.
+
+        Each of `orders` `(n_i,)` permutes a member's rows in its own epoch. An epoch in the very same
+        orders as the one before is not laid out again.
         """
         if self._ordered is None or not self._ordered.is_in(orders):
             self._ordered = None  # goes before another one is made
             self._ordered = self._lay_out(orders)
-        _, samples, targets, rows = self._ordered
-        inputs = (step for run, index in zip(self._runs, rows, strict=True) for step in run.gather(index))
-        masks = repeat(()) if samples is None else self._draw_masks(samples, epochs)
+        return [self._batches(shard, self._ordered, epochs) for shard in self._shards]
+
+    def _batches(self, shard: int, ordered: _Ordered, epochs: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+        """Return a shard's batches of an epoch in this order."""
+        _, samples, targets, rows = ordered
+        each_run = zip(self._runs, rows[shard], strict=True)
+        inputs = (step for run, index in each_run for step in run.gather[shard](index))
+        masks = repeat(()) if samples is None else self._draw_masks(shard, samples, epochs)
         weighting = self._weighting
-        return map(Batch, inputs, targets, weighting.scales, weighting.decays, *self._to_fill, masks)
+        batches = map(
+            Batch, inputs, targets[shard], weighting.scales[shard], weighting.decays, *self._to_fill[shard], masks
+        )
+        return zip(self._sizes, batches, strict=True)
 
     def _lay_out(self, orders: Sequence[np.ndarray]) -> _Ordered:
         """Put the rows, and their weights, in the order of an epoch."""
@@ -361,18 +422,19 @@ class Epochs:
         index = torch.from_numpy(samples).to(self._rows.device)
         if self._weight is not None:
             self._weighting = self._weigh(self._weight.index_select(0, index))
-        targets = self._each_step([run.mT for run in self._split(self._target.index_select(0, index))])
+        targets = self._each_step_of_shards([run.mT for run in self._split(self._target.index_select(0, index))])
         rows = self._split(self._rows.index_select(0, index))
-        return _Ordered(orders, None if self._masks is None else samples, targets, rows)
+        each_shard = [[run.of_shard(own, i) for run, own in zip(self._runs, rows, strict=True)] for i in self._shards]
+        return _Ordered(orders, samples if self._masks else None, targets, each_shard)
 
-    def _draw_masks(self, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
-        """Yield the dropout masks of each step, for samples step by step."""
-        masks, stop = self._masks, 0
-        assert masks is not None
+    def _draw_masks(self, shard: int, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
+        """Yield a shard's dropout masks of each step, for samples step by step."""
+        masks, stop = self._masks[shard], 0
         for run in self._runs:
             start, stop = stop, stop + run.steps * self._k * run.n
             window = rows_within(_MASK_BYTES, self._k * run.n * masks.row_bytes)
-            yield from masks.draw(samples[start:stop], run.steps, epochs, window)
+            by_step = samples[start:stop].reshape(run.steps, self._k, run.n)
+            yield from masks.draw(by_step[..., run.shards[shard]], epochs, window)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
@@ -401,7 +463,7 @@ class Epochs:
         decays = [inverse * self._alpha for inverse in inverses]
         norm_shares = [0.5 * decay * run.shares for decay, run in zip(decays, self._runs, strict=True)]
         return _Weighting(
-            scales=self._each_step([scale.unsqueeze(2) for scale in scales]),
+            scales=self._each_step_of_shards([scale.unsqueeze(2) for scale in scales]),
             decays=self._each_step(decays),
             loss_shares=[scale * run.shares for scale, run in zip(scales, self._runs, strict=True)],
             norm_shares=torch.cat(
@@ -418,6 +480,17 @@ class Epochs:
         """List what each step has of each run's `values`."""
         return [step for run, own in zip(self._runs, values, strict=True) for step in run.each_step(own)]
 
+    def _each_step_of_shards(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
+        """List what each shard has in each step of each run's `values` `(steps or 1, ..., n or 1)`."""
+        return [
+            self._each_step([run.of_shard(own, i) for run, own in zip(self._runs, values, strict=True)])
+            for i in self._shards
+        ]
+
+    def _norms_of_shards(self) -> Iterator[Tensor]:
+        """Yield what each shard fills of the norms, `(its runs, n_steps, k)`: one run each, or all of them."""
+        return iter(self._norms.split(len(self._norms) // len(self._shards)))
+
     def _by_step(self, sample: np.ndarray) -> np.ndarray:
         """Lay `(k, n)` out step by step, `(k * n,)`."""
         size = self._runs[0].n
@@ -426,7 +499,7 @@ class Epochs:
         return np.concatenate([even.ravel(), sample[:, n_even:].ravel()])
 
 
-def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, fewest: int, like: Tensor) -> list[_Run]:
+def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, fewest: int, like: Tensor, n_shards: int) -> list[_Run]:
     """Return the runs of an epoch of members with `sizes` rows, all in equally many steps.
 
     Fewer rows than `fewest` do not make a batch, but join the one before.
@@ -445,8 +518,20 @@ def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, fewest: int, lik
         count_of = like.new_tensor([[count] for count in counts])
         share_of = like.new_tensor([[count / size] for count, size in zip(counts, sizes, strict=True)])
         mask = None if min(counts) == n else (torch.arange(n, device=like.device) < count_of).to(like)
-        made.append(_Run(steps, n, mask, count_of, share_of, pool.gatherer(k, n, steps)))
+        shards = [slice(n * i // n_shards, n * (i + 1) // n_shards) for i in range(n_shards)]
+        inputs, gather = _gatherers(pool, k, n, steps, shards)
+        made.append(_Run(steps, n, mask, count_of, share_of, shards, gather, inputs))
     return made
+
+
+def _gatherers(
+    pool: Pool, k: int, n: int, n_steps: int, shards: Sequence[slice]
+) -> tuple[DenseRows | None, Sequence[Callable[[Tensor], Iterator[Rows]]]]:
+    """Return what gathers each shard of a step's rows, and all these rows where there are several shards."""
+    if len(shards) == 1:
+        return None, [pool.gatherer(k, n, n_steps)]
+    assert isinstance(pool, DensePool)
+    return pool.shard_gatherers(n, shards)
 
 
 def n_batches(n_samples: int, batch_size: int) -> int:

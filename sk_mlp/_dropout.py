@@ -9,6 +9,7 @@ divided by the share that is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
@@ -85,15 +86,20 @@ class Masks:
         """How many bytes a row's masks take."""
         return self._n_units * self._scale.element_size()
 
-    def draw(self, rows: np.ndarray, n_steps: int, epochs: Sequence[int], window: int) -> Iterator[list[Tensor]]:
+    def copy(self) -> Masks:
+        """Return what makes the same masks in buffers of its own."""
+        twin = copy(self)
+        twin._buffers = lru_cache(maxsize=4)(twin._new_buffers)
+        return twin
+
+    def draw(self, rows: np.ndarray, epochs: Sequence[int], window: int) -> Iterator[list[Tensor]]:
         """Yield for each step the masks of each layer, `(k, n, units)`, worked out for `window` steps at once.
 
-        `rows` index the hashes, step by step, `(n_steps * k * n,)`; `epochs` `(k,)` are the members' own.
+        `rows` `(n_steps, k, n)` index the hashes; `epochs` `(k,)` are the members' own.
         """
         keys = _mix(self._seeds + np.array(epochs, dtype=np.uint64) * _GAMMA)[:, None]
-        by_step = rows.reshape(n_steps, self._k, -1)
-        for start in range(0, n_steps, window):
-            keyed = self._hashes[by_step[start : start + window]] ^ keys
+        for start in range(0, len(rows), window):
+            keyed = self._hashes[rows[start : start + window]] ^ keys
             for masks in self._masks(_mix(keyed)):
                 yield [masks[..., a:b] for a, b in self._spans]
 

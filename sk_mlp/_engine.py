@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from ._autograd import Autograd, ModuleForward, Turns, buffers_of, module_layout, values_a_row
-from ._backprop import Backprop, DroppedHidden, Forward, Hidden
+from ._backprop import Backprop, DroppedHidden, Forward, Hidden, forward_for
 from ._batches import values_in_a_row
-from ._device import Precision, can_replay
+from ._device import Precision, can_replay, has_free_threads
 from ._dropout import Masks, hash_rows
 from ._modes import Randomness, own_modes
 from ._network import Layout
 from ._products import Products, products_for
 from ._task import FitTask, State
 
+_SHARD_ROWS = 32  # at least, of a batch
 _PASSES = 10  # of a step over the coefs: their gradient, penalty and norm, and Adam's five arrays
 
 
@@ -108,7 +109,7 @@ def forward_of(
     """Return what predicts `n` rows with `parameters`, which are of the products' number type."""
     if task.module is not None:
         return ModuleForward(task.module, parameters, task.precision.product, turns)
-    return Forward(*layout.layers(parameters), n, task.activations, products, task.precision.master)
+    return forward_for(*layout.layers(parameters), n, task.activations, products, task.precision.master)
 
 
 def calls_others(task: FitTask) -> bool:
@@ -119,6 +120,15 @@ def calls_others(task: FitTask) -> bool:
 def is_recordable(task: FitTask) -> bool:
     """Whether a training step of networks like the task's is the same operations on tensors each time."""
     return not calls_others(task) and not sp.issparse(task.table.X) and can_replay(task.device)
+
+
+def n_shards(task: FitTask, n_threads: int) -> int:
+    """Return how many of the threads that a network like the task's pays share its steps; 0 where PyTorch's are used.
+
+    A share of few rows would read the coefs as often as one of many.
+    """
+    n = min(n_threads, task.settings.batch_size // _SHARD_ROWS)
+    return n if n > 1 and is_recordable(task) and has_free_threads(task.device) else 0
 
 
 def masks_of(tasks: Sequence[FitTask], products: Products) -> Masks | None:

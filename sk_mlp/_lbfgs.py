@@ -30,7 +30,7 @@ from ._engine import (
     work,
 )
 from ._history import Epoch
-from ._modes import threads_for
+from ._modes import threads, threads_that_pay
 from ._task import FitResult, FitTask, Status, Watch
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
@@ -48,7 +48,7 @@ def minimise(task: FitTask) -> FitResult:
     dtype = line_search_dtype(task.device)
     task = replace(task, precision=task.precision._replace(master=dtype, product=dtype))
     size = _rows_of_a_chunk(task)
-    with computing(task), threads_for(work(task, size) // _BUSY_BLAS):
+    with computing(task), threads(threads_that_pay(work(task, size) // _BUSY_BLAS)):
         return _Search(task, size).run()
 
 

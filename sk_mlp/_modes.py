@@ -91,7 +91,7 @@ def called_in(surroundings: Surroundings, function: Callable[P, T]) -> Callable[
 def own_modes() -> Iterator[None]:
     """Compute as PyTorch does by default, on the devices that are named, and without floating-point errors of NumPy's.
 
-    Threads stay as they are; `threads_for` sets them.
+    Threads stay as they are; `threads` sets them.
     """
     if _are_ours.get():
         yield
@@ -141,20 +141,19 @@ def _are_set() -> bool:
     )
 
 
-def threads_for(multiply_adds: int, k: int = 1) -> AbstractContextManager[None]:
-    """Return a context with one intra-op thread for stacks of `k` and for small products, of `multiply_adds`.
+def threads_that_pay(multiply_adds: int, k: int = 1) -> int:
+    """Return how many threads pay: one for stacks of `k` and for small products, of `multiply_adds`.
 
     Small products lose more to waking a second thread than they gain, the more so the more cores there are; and where
     another process has the second core for a while, each of them waits for it. Large ones have as many threads as the
-    process may use. Only products of the calling thread are affected.
+    process may use.
     """
-    n = 1 if k > 1 or multiply_adds < _SERIAL_WORK else available_threads()
+    return 1 if k > 1 or multiply_adds < _SERIAL_WORK else available_threads()
+
+
+def threads(n: int) -> AbstractContextManager[None]:
+    """Return a context with `n` intra-op threads for what the calling thread computes."""
     return _NOTHING if n == torch.get_num_threads() else _threads(n, n)
-
-
-def one_thread() -> AbstractContextManager[None]:
-    """Return a context with one intra-op thread."""
-    return _NOTHING if torch.get_num_threads() == 1 else _threads(1, 1)
 
 
 def available_threads() -> int:
@@ -185,13 +184,13 @@ def _threads(n_openmp: int, n_mkl: int) -> Iterator[None]:
 
 
 def callers_threads() -> AbstractContextManager[None]:
-    """Return a context with as many threads as before `threads_for`."""
+    """Return a context with as many threads as before `threads`."""
     n, _ = _of_thread.limits
     return _NOTHING if n is None or n == torch.get_num_threads() else _threads(n, 0)
 
 
 class _OfThread(threading.local):
-    """What holds in one thread; `limits` are OpenMP's number before `threads_for`, and MKL's within."""
+    """What holds in one thread; `limits` are OpenMP's number before `threads`, and MKL's within."""
 
     limits: tuple[int | None, int] = (None, 0)
     has_turn = False  # with PyTorch's generators

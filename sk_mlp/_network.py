@@ -82,6 +82,36 @@ class Layout:
         """Return views `(k, size)` that cover all parameters, in as few pieces as the layout allows."""
         return [flat[self.k * start : self.k * stop].view(self.k, -1) for start, stop in self._pieces]
 
+    def spans(self, n: int) -> list[slice]:
+        """Return spans that share one network's parameters out evenly among `n`, each of whole rows of matrices."""
+        cuts = [self._row_start(self.n_parameters * i // n) for i in range(n)]
+        return [slice(start, stop) for start, stop in pairwise([*cuts, self.n_parameters])]
+
+    def _row_start(self, position: int) -> int:
+        """Return where in a network's packed parameters the row begins that this position is in."""
+        block = next(i for i, (_, stop) in enumerate(self._spans) if position < stop)
+        start, row = self._spans[block][0], prod(self._shapes[block][1:])
+        return start + (position - start) // row * row
+
+    def rows_in(self, span: slice) -> list[tuple[int, slice]]:
+        """Return the rows of each of `parameters` that lie in a span of one network's, with the parameter's index."""
+        rows = []
+        for i, ((start, stop), shape) in enumerate(zip(self._spans, self._shapes, strict=True)):
+            first, last = max(start, span.start), min(stop, span.stop)
+            if first < last:
+                row = prod(shape[1:])
+                rows.append((i, slice((first - start) // row, (last - start) // row)))
+        return rows
+
+    def coefs_in(self, span: slice) -> slice:
+        """Return the part of a span that is coefs."""
+        return slice(min(span.start, self._n_coefs), min(span.stop, self._n_coefs))
+
+    @property
+    def whole(self) -> slice:
+        """The span of all parameters of one network."""
+        return slice(0, self.n_parameters)
+
     def join(self, packed: Sequence[Tensor]) -> Tensor:
         """Return a new flat buffer holding k packed vectors."""
         if self.k == 1:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,14 @@ class Optimizer(ABC):
     @abstractmethod
     def move(self) -> None:
         """Carry the step out that has been prepared."""
+
+    def shard(self, span: slice) -> Optimizer:
+        """Return what moves a span of one network's parameters, over the same memory, as this one is prepared."""
+        shard = copy(self)
+        shard._parameters, shard._gradient = self._parameters[span], self._gradient[span]
+        shard._slot = {name: values[span] for name, values in self._slot.items()}
+        shard._scratch = self._scratch[span]
+        return shard
 
     def state(self, i: int) -> dict[str, Any]:
         """Return member `i`'s slots, packed, and its number of steps."""
@@ -135,6 +144,12 @@ class MomentOptimizer(Optimizer):
         self._coefs = self._layout.coef_runs(self._parameters) if any(self._weight_decays) else []
         self._shrinkage = self._parameters.new_ones(len(self._settings), 1)
 
+    def shard(self, span: slice) -> Optimizer:
+        shard = super().shard(span)
+        assert isinstance(shard, MomentOptimizer)
+        shard._coefs = [self._parameters[self._layout.coefs_in(span)].unsqueeze(0)] if self._coefs else []
+        return shard
+
     def set_rates(self, rates: Sequence[float]) -> None:
         super().set_rates(rates)
         if self._coefs:
@@ -170,6 +185,12 @@ class Adam(MomentOptimizer):
         self._corrections = self._parameters.new_ones(len(self._settings))
         self._owners = self._layout.owners(self._parameters.device)
 
+    def shard(self, span: slice) -> Optimizer:
+        shard = super().shard(span)
+        assert isinstance(shard, Adam)
+        shard._owners = self._owners[span]
+        return shard
+
     def prepare(self) -> None:
         super().prepare()
         corrections = [self._correction(i) for i in range(len(self._settings))]
@@ -196,10 +217,8 @@ class FusedAdam(MomentOptimizer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._pace = torch.ones((), dtype=torch.float64, device="cpu")  # of the rule's step, for all members
-        moments = [self._slot[name] for name in self.slots]
-        _require_alike(self._parameters, self._gradient, self._scratch, *moments)
-        steps = self._parameters.new_full((), np.inf, dtype=torch.float32)
-        self._operands = ([self._gradient], *([moment] for moment in moments), [], [steps])
+        _require_alike(self._parameters, self._gradient, self._scratch, *self._slot.values())
+        self._many_steps = self._parameters.new_full((), np.inf, dtype=torch.float32)
 
     def prepare(self) -> None:
         super().prepare()
@@ -219,7 +238,11 @@ class FusedAdam(MomentOptimizer):
         settings = self._settings[0]
         torch._fused_adam_(
             [values],
-            *self._operands,
+            [self._gradient],
+            [self._slot["first_moment"]],
+            [self._slot["second_moment"]],
+            [],
+            [self._many_steps],
             lr=self._pace,
             beta1=settings.beta_1,
             beta2=settings.beta_2,
@@ -370,31 +393,48 @@ def optimizer_class(
 class GradientNorms:
     """The norms of k members' gradients, and what keeps them within limits (Pascanu et al., ICML 2013)."""
 
-    def __init__(self, layout: Layout, gradient: Tensor, limits: Sequence[float | None]) -> None:
-        self._runs = layout.runs(gradient)
+    def __init__(
+        self,
+        runs: Sequence[Tensor],  # views of the gradient that cover it, (k, size) each
+        limits: Sequence[float | None],
+    ) -> None:
+        self._runs, self._all = runs, range(len(runs))
         self._limits: Tensor | None = None
         if any(limit is not None for limit in limits):
-            self._limits = gradient.new_tensor([np.inf if limit is None else limit for limit in limits])
-        self._of_runs = gradient.new_zeros(len(self._runs), layout.k)
+            self._limits = runs[0].new_tensor([np.inf if limit is None else limit for limit in limits])
+        self._of_runs = runs[0].new_zeros(len(runs), len(limits))  # before clipping
         self._each_run = self._of_runs.unbind()
-        self._norms = gradient.new_zeros(layout.k)  # before clipping
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether gradients are clipped."""
+        return self._limits is not None
 
     def clip(self) -> None:
         """Scale the gradients of members whose norm is above their limit down to it."""
         if self._limits is not None:
-            self._measure()
-            factors = torch.where(self._norms > self._limits, self._limits / self._norms, 1.0).unsqueeze(1)
-            for run in self._runs:
-                run.mul_(factors)
+            self.measure(self._all)
+            self.limit(self._all)
 
     def last(self) -> list[float]:
         """Return each member's norm in the last step, before clipping."""
         if self._limits is None:
-            self._measure()
-        return self._norms.tolist()
+            self.measure(self._all)
+        return self._norms().tolist()
 
-    def _measure(self) -> None:
-        """Fill the norms `(k,)`."""
-        for run, norms in zip(self._runs, self._each_run, strict=True):
-            torch.linalg.vector_norm(run, 2, 1, out=norms)
-        torch.linalg.vector_norm(self._of_runs, 2, 0, out=self._norms)
+    def measure(self, runs: Iterable[int]) -> None:
+        """Take note of the norms of some runs."""
+        for i in runs:
+            torch.linalg.vector_norm(self._runs[i], 2, 1, out=self._each_run[i])
+
+    def limit(self, runs: Iterable[int]) -> None:
+        """Scale some runs down, once all have been measured."""
+        assert self._limits is not None
+        norms = self._norms()
+        factors = torch.where(norms > self._limits, self._limits / norms, 1.0).unsqueeze(1)
+        for i in runs:
+            self._runs[i].mul_(factors)
+
+    def _norms(self) -> Tensor:
+        """Return each member's norm `(k,)`."""
+        return torch.linalg.vector_norm(self._of_runs, 2, 0)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ._activations import Activation
 from ._autograd import ModuleForward, values_a_row
-from ._backprop import Forward
+from ._backprop import Forward, forward_for
 from ._batches import Rows, rows_of, rows_within, values_in_a_row
 from ._device import Precision, as_tensor, chunk_bytes, has_free_threads
-from ._modes import available_threads, one_thread, threads_for
+from ._modes import available_threads, threads, threads_that_pay
 from ._products import Products, products_for
 from ._threads import in_threads, raise_if_stopped
 from ._validation import cast_rows
@@ -45,11 +45,11 @@ def predict_rows(
     products = products_for(precision.product, device, work)
     chunks = _Chunks(X, size, precision, device, products, finish)
     n_threads = available_threads() if len(chunks) > 1 and has_free_threads(device) else 1
-    with torch.inference_mode(), threads_for(work, len(chunks)):
+    with torch.inference_mode(), threads(threads_that_pay(work, len(chunks))):
         weights = [as_tensor(array, device, precision.product) for array in _stack_of_one(coefs)]
         biases = [as_tensor(array, device, precision.product) for array in _stack_of_one([i[None] for i in intercepts])]
         new_forwards = lambda: _Latest(  # noqa: E731
-            lambda n: Forward(weights, biases, n, activations, products, precision.master)
+            lambda n: forward_for(weights, biases, n, activations, products, precision.master)
         )
         return chunks.predict(new_forwards, min(n_threads, len(chunks)))
 
@@ -62,7 +62,7 @@ def predict_rows_by_module(
     row_bytes = (2 * X.shape[1] + values_a_row(module)) * precision.master.itemsize
     size = min(X.shape[0], rows_within(chunk_bytes(device), row_bytes))
     products = products_for(precision.master, device, 0)
-    with torch.inference_mode(), threads_for(size * n_parameters):
+    with torch.inference_mode(), threads(threads_that_pay(size * n_parameters)):
         module = module.to(device, precision.master).eval()
         forward = ModuleForward(module, torch.empty(0, dtype=precision.master, device=device), precision.product)
         return _Chunks(X, size, precision, device, products, finish).predict(lambda: lambda _: forward, 1)
@@ -103,7 +103,7 @@ class _Chunks:
 
     def _fill_on_one_thread(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
         """Do as `_fill` does, in a thread of its own, without threads of PyTorch's."""
-        with torch.inference_mode(), one_thread():
+        with torch.inference_mode(), threads(1):
             self._fill(result, starts, forwards)
 
     def _fill(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:

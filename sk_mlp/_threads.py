@@ -98,12 +98,13 @@ class Crew:
         self._inbox: SimpleQueue[_Request | None] = SimpleQueue()  # None for a job that has ended
         self.is_stopped = False
         self.n_threads = 0  # as many as the system has to give
-        self._meeting = threading.Barrier(1)
+        self._meeting = threading.Barrier(max(1, n_threads))
 
     def __enter__(self) -> Crew:
         try:
             self.n_threads = _start(self._threads)
-            self._meeting = threading.Barrier(max(1, self.n_threads))
+            if self.n_threads < len(self._threads):
+                self._meeting = threading.Barrier(max(1, self.n_threads))
         except BaseException:
             self._end()
             raise

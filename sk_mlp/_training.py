@@ -32,6 +32,7 @@ from ._engine import (
     is_recordable,
     layout_of,
     masks_of,
+    n_shards,
     products_of,
     row_values,
     stay_finite,
@@ -39,19 +40,19 @@ from ._engine import (
     work,
 )
 from ._history import Epoch
-from ._modes import threads_for
+from ._modes import threads, threads_that_pay
 from ._network import Layout
 from ._objective import average
-from ._optimizers import GradientNorms, Optimizer, optimizer_class
-from ._replay import Replay, record
+from ._optimizers import GradientNorms, optimizer_class
 from ._schedules import rate, schedule_of, take_up, with_next_rate
+from ._step import TrainingStep, nothing, shard_of_step, whole_step
 from ._stopping import observe, on_plateau
 from ._task import FitResult, FitTask, Progress, State, Status, Table
-from ._threads import raise_if_stopped
+from ._threads import Crew, raise_if_stopped
 
 _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
-# Steps to come from which on the first is recorded, which takes as long as replaying saves in about fifty.
+# Steps to come from which on one is recorded, which takes as long as replaying saves in about fifty.
 _WORTH_RECORDING = 100
 # Steps of the other size. One that is called from Python among others that are not takes three times as long as usual.
 _WORTH_RECORDING_TOO = 10
@@ -65,10 +66,13 @@ def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
     """
     members = [Member(task) for task in tasks]
     task = tasks[0]
-    with computing(task), threads_for(work(task, task.settings.batch_size), len(tasks)):
+    n = threads_that_pay(work(task, task.settings.batch_size), len(tasks))
+    n_sharing = n_shards(task, n)
+    # PyTorch's threads keep processors busy for a while after they have computed, which those that share steps need.
+    with computing(task), threads(1 if n_sharing else n), Crew(n_sharing) as crew:
         data = _Data(task, [task.table for task in tasks])
         while running := [member for member in members if member.is_running]:
-            _train_until_few_are_left(Stack(running, data))
+            _train_until_few_are_left(Stack(running, data, crew))
     return [member.outcome() for member in members]
 
 
@@ -80,9 +84,7 @@ def _train_until_few_are_left(stack: Stack) -> None:
         while len(living) >= enough:
             start = perf_counter()
             stack.begin_epoch()
-            for batch in stack.draw_epoch():
-                raise_if_stopped()
-                stack.step(batch)
+            stack.run_epoch()
             epochs = stack.epochs_seen(start)
             for i, member in living.items():
                 is_best = member.is_running and member.end_epoch(epochs[i], partial(stack.values, i))
@@ -310,43 +312,11 @@ class Member:
             self.task.say(line)
 
 
-class _TrainingStep:
-    """A training step for batches of one size, called from Python, or recorded the second time and replayed then.
-
-    The first time makes what is kept for good, constants for example.
-    """
-
-    def __init__(
-        self, backprop: Backprop | Autograd, norms: GradientNorms, optimizer: Optimizer, *, records: bool
-    ) -> None:
-        self._backprop, self._norms, self._optimizer = backprop, norms, optimizer
-        self._records, self._is_first = records, True
-        self._replay: Replay | None = None
-
-    def __call__(self, batch: Batch) -> None:
-        """Move the parameters once."""
-        self._optimizer.prepare()
-        if self._replay is not None:
-            self._replay(batch.tensors())
-        elif self._is_first or not self._records:
-            self._is_first = False
-            self._move(batch)
-        else:
-            self._replay = record(partial(self._move, batch), batch.tensors())
-            self._records = self._replay is not None  # else never
-
-    def _move(self, batch: Batch) -> None:
-        """Carry the step out."""
-        self._backprop.value_and_gradient(batch)
-        self._norms.clip()
-        self._optimizer.move()
-
-
 class Stack:
     """The tensors of k members in training."""
 
-    def __init__(self, members: Sequence[Member], data: _Data) -> None:
-        self.members = members
+    def __init__(self, members: Sequence[Member], data: _Data, crew: Crew) -> None:
+        self.members, self._crew = members, crew
         tasks = [member.task for member in members]
         task, products = tasks[0], data.products
         self.layout = layout_of(task, len(members))
@@ -355,7 +325,10 @@ class Stack:
         settings, states = [task.settings for task in tasks], [member.optimizer_state for member in members]
         make_optimizer = optimizer_class(settings, states, has_fused_adam(task.device))
         self.optimizer = make_optimizer(self.layout, self.parameters, gradient, settings, states)
-        self.norms = GradientNorms(self.layout, gradient, [s.max_grad_norm for s in settings])
+        # What each of the threads that share a step moves, a span of the one network's parameters; else nothing.
+        self._spans = self.layout.spans(crew.n_threads) if crew.n_threads > 1 else []
+        runs = [gradient[span].unsqueeze(0) for span in self._spans] or self.layout.runs(gradient)
+        self.norms = GradientNorms(runs, [s.max_grad_norm for s in settings])
         tables = [task.table for task in tasks]
         self.epochs = Epochs(
             data.pool,
@@ -365,26 +338,43 @@ class Stack:
             task.settings.batch_size,
             task.fewest_rows,
             self.parameters.new_tensor([[s.alpha] for s in settings]),
-            self.layout.n_coef_runs,
+            len(self._spans) or self.layout.n_coef_runs,
             masks_of(tasks, products),
+            max(1, len(self._spans)),
         )
         turns = members[0].turns  # of the one member there is, where the network draws
-        n_steps = self.epochs.n_steps
-        n_epochs = 1 if task.one_epoch else max(m.task.settings.max_iter - m.n_iter for m in members)
-        records = is_recordable(task) and n_epochs * sum(n_steps.values()) >= _WORTH_RECORDING
-        self._steps = {
-            n: _TrainingStep(
-                backprop_of(task, self.layout, self.parameters, gradient, n, products, turns),
-                self.norms,
-                self.optimizer,
-                records=records and n_epochs * n_steps[n] >= _WORTH_RECORDING_TOO,
-            )
-            for n in n_steps
+        shared = {
+            n: self._steps_of_threads(n, backprop_of(task, self.layout, self.parameters, gradient, n, products, turns))
+            for n in self.epochs.n_steps
         }
+        # Each thread's, by number of rows.
+        self._steps = [dict(zip(shared, steps, strict=True)) for steps in zip(*shared.values(), strict=True)]
         validates = any(task.validation is not None for task in tasks)
         self._validation = (
             _Scoring(self.layout, self.parameters, data.for_validation(tasks), tasks, turns) if validates else None
         )
+
+    def _steps_of_threads(self, n: int, backprop: Backprop | Autograd) -> list[TrainingStep]:
+        """Return each thread's share of the steps for batches of `n` rows; the first prepares them for all."""
+        tasks = [member.task for member in self.members]
+        n_epochs = 1 if tasks[0].one_epoch else max(m.task.settings.max_iter - m.n_iter for m in self.members)
+        n_steps = self.epochs.n_steps
+        records = (
+            is_recordable(tasks[0])
+            and n_epochs * sum(n_steps.values()) >= _WORTH_RECORDING
+            and n_epochs * n_steps[n] >= _WORTH_RECORDING_TOO
+        )
+        if not self._spans:
+            phases = whole_step(backprop, self.norms, self.optimizer)
+            return [TrainingStep(phases, records=records, prepare=self.optimizer.prepare)]
+        assert isinstance(backprop, Backprop)
+        inputs = self.epochs.inputs[n]
+        steps = []
+        for i, (rows, span) in enumerate(zip(self.epochs.shards_of(n), self._spans, strict=True)):
+            phases = shard_of_step(i, backprop.shard(rows, span, inputs), self.norms, self.optimizer.shard(span))
+            prepare = self.optimizer.prepare if i == 0 else nothing
+            steps.append(TrainingStep(phases, records=records, prepare=prepare, meet=self._crew.meet))
+        return steps
 
     def living(self) -> dict[int, Member]:
         """Return the members still in training, by their place in the stack."""
@@ -396,14 +386,26 @@ class Stack:
             member.begin_epoch(partial(self.values, i))
         self.optimizer.set_rates([member.rate for member in self.members])
 
-    def draw_epoch(self) -> Iterator[Batch]:
-        """Return the batches of the members' next epoch."""
+    def run_epoch(self) -> None:
+        """Take the steps of the members' next epoch."""
         n_before = [member.n_epochs for member in self.members]
-        return self.epochs.draw([member.next_order() for member in self.members], n_before)
+        shards = self.epochs.draw([member.next_order() for member in self.members], n_before)
+        if self._spans:
+            self._crew.carry_out([partial(self._take_steps_on_one_thread, *shard) for shard in enumerate(shards)])
+        else:
+            self._take_steps(0, *shards)
 
-    def step(self, batch: Batch) -> None:
-        """Move the parameters once."""
-        self._steps[batch.losses.shape[1]](batch)
+    def _take_steps_on_one_thread(self, thread: int, batches: Iterator[tuple[int, Batch]]) -> None:
+        """Do as `_take_steps` does, without threads of PyTorch's."""
+        with computing(self.members[0].task), threads(1):
+            self._take_steps(thread, batches)
+
+    def _take_steps(self, thread: int, batches: Iterator[tuple[int, Batch]]) -> None:
+        """Take a thread's share of the steps for these batches."""
+        steps = self._steps[thread]
+        for n, batch in batches:
+            raise_if_stopped()
+            steps[n](batch)
 
     def epochs_seen(self, start: float) -> list[Epoch]:
         """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""

@@ -29,7 +29,7 @@ from ._engine import calls_others
 from ._hub import Call, Hub, Worker, current_worker
 from ._lbfgs import minimise
 from ._machine import free_memory
-from ._modes import Modes, Surroundings, available_threads, has_turn, one_thread
+from ._modes import Modes, Surroundings, available_threads, has_turn, threads
 from ._task import FitResult, FitTask, Status
 from ._threads import in_threads
 from ._training import member_bytes, stack_key, train
@@ -255,7 +255,7 @@ def _trains_in_a_thread(task: FitTask) -> bool:
 
 def _train_on_one_thread(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
     """Do as `_train_stack` does, without threads of PyTorch's."""
-    with one_thread():
+    with threads(1):
         return _train_stack(tasks)
 
 

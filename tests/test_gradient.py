@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from sk_mlp._activations import ACTIVATIONS
 from sk_mlp._autograd import IN_TRAINING, Autograd, MaskedDropout, module_layout, pack_module, unpack_module
-from sk_mlp._backprop import Backprop, DroppedHidden, Forward, Hidden
+from sk_mlp._backprop import Backprop, DroppedHidden, Hidden, forward_for
 from sk_mlp._batches import Batch, DenseRows, SparsePool
 from sk_mlp._network import Layout, build_module, draw_parameters, pack, unpack
 from sk_mlp._objective import (
@@ -280,7 +280,7 @@ def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     layout = Layout.of_layers(sizes, 1)
     flat = torch.from_numpy(draw_parameters(sizes, "glorot_uniform", [6.0] * (len(sizes) - 1), rng))
     tanh = [ACTIVATIONS["tanh"]] * (len(sizes) - 2)
-    forward = Forward(*layout.layers(flat), N, tanh, FLOAT64, torch.float64)
+    forward = forward_for(*layout.layers(flat), N, tanh, FLOAT64, torch.float64)
     np.testing.assert_allclose(forward(sparse).clone(), forward(dense), rtol=1e-12)
     delta = torch.from_numpy(rng.normal(size=(1, N, sizes[1])))
     from_sparse, from_dense = torch.empty(2, 1, *sizes[:2], dtype=torch.float64)

@@ -57,8 +57,9 @@ IMPORTS = {
     },
     "_training": {
         "_autograd", "_backprop", "_batches", "_device", "_engine", "_history", "_modes", "_network", "_objective",
-        "_optimizers", "_replay", "_schedules", "_stopping", "_task", "_threads",
+        "_optimizers", "_schedules", "_step", "_stopping", "_task", "_threads",
     },
+    "_step": {"_autograd", "_backprop", "_batches", "_optimizers", "_replay"},
     "_lbfgs": {"_batches", "_device", "_engine", "_history", "_modes", "_task"},
     "_engine": {
         "_autograd", "_backprop", "_batches", "_device", "_dropout", "_modes", "_network", "_products", "_task",

@@ -9,7 +9,7 @@ import torch
 import torch.utils._python_dispatch as modes
 from problems import PROBLEMS
 
-from sk_mlp import MLPTorchRegressor, _replay, _training
+from sk_mlp import MLPTorchRegressor, _replay, _step
 from sk_mlp._activations import ACTIVATIONS
 from sk_mlp._replay import Replay, can_record, record
 from sk_mlp._threads import in_threads
@@ -78,7 +78,7 @@ def recordings(monkeypatch):
         found.append(record(function, operands))
         return found[-1]
 
-    monkeypatch.setattr(_training, "record", watched)
+    monkeypatch.setattr(_step, "record", watched)
     return found
 
 
@@ -87,7 +87,7 @@ def test_replayed_steps_are_the_same_to_the_bit(problem, options, recordings, mo
     replayed = _fit(problem, options)
     assert recordings
     assert all(isinstance(recording, Replay) for recording in recordings)
-    monkeypatch.setattr(_training, "record", lambda function, _: function())
+    monkeypatch.setattr(_step, "record", lambda function, _: function())
     for ours, expected in zip(_values(replayed), _values(_fit(problem, options)), strict=True):
         np.testing.assert_array_equal(ours, expected)
 
