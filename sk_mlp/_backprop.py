@@ -209,17 +209,16 @@ class _DataGradient:
         ones = gradient.new_ones(layout.k, 1, deltas[-1].shape[-1])
         output, self._fill = len(coefs) - 1, []
         for block, rows in layout.rows_in(span):
-            layer, is_coef = block % len(coefs), block < len(coefs)
-            out = (coefs if is_coef else intercepts)[layer][:, rows]
+            layer = block % len(coefs)  # all coefs come before the intercepts
+            # The output layer's matrices have outputs as rows, those of the others inputs.
             delta = deltas[layer][:, rows] if layer == output else deltas[layer]
-            if not is_coef:
+            if block >= len(coefs):
                 factors = (delta, ones.mT) if layer == output else (ones, delta)
-                self._fill.append(_fill_product(*factors, out))
+                self._fill.append(_fill_product(*factors, intercepts[layer][:, rows]))
             elif layer == output:
-                self._fill.append(_fill_outputs_first(below[layer], delta, out))
+                self._fill.append(_fill_outputs_first(below[layer], delta, coefs[layer][:, rows]))
             else:
-                values = below[layer]
-                self._fill.append(_fill_coefs(values and values.columns(rows), delta, out))
+                self._fill.append(_fill_coefs(below[layer], rows, delta, coefs[layer][:, rows]))
 
     def __call__(self, inputs: Rows) -> None:
         """Fill the gradient for a batch's inputs."""
@@ -227,15 +226,16 @@ class _DataGradient:
             fill(inputs)
 
 
-def _fill_coefs(below: DenseRows | None, delta: Tensor, out: Tensor) -> Callable[[Rows], None]:
-    """Return what fills the gradient of a hidden layer's coefs, from the given inputs where these vary."""
+def _fill_coefs(below: DenseRows | None, columns: slice, delta: Tensor, out: Tensor) -> Callable[[Rows], None]:
+    """Return what fills some rows of the gradient of a hidden layer's coefs; all rows where the inputs vary."""
     if below is None:
         return lambda inputs: inputs.coef_gradient(delta, out)
-    return lambda _: below.coef_gradient(delta, out)
+    read = below.columns(columns)
+    return lambda _: read.coef_gradient(delta, out)
 
 
 def _fill_outputs_first(below: DenseRows | None, delta: Tensor, out: Tensor) -> Callable[[Rows], None]:
-    """Return what fills the gradient of the output layer's coefs, likewise."""
+    """Return what fills some rows of the gradient of the output layer's coefs; likewise."""
     if below is None:
         return lambda inputs: inputs.coef_gradient_outputs_first(delta, out)
     return lambda _: below.coef_gradient_outputs_first(delta, out)

@@ -154,21 +154,21 @@ class DensePool:
     def __init__(self, X: np.ndarray, device: torch.device, products: Products) -> None:
         self._X, self._products = as_tensor(X[None], device), products
 
+    def slice(self, start: int, stop: int) -> DenseRows:
+        """Return adjacent rows as a batch of one member; a view where the number type is already right."""
+        return DenseRows(self._X[:, start:stop].to(self._products.dtype), self._products)
+
     def gatherer(self, k: int, n: int, n_steps: int) -> DenseGatherer:
         """Return what gathers up to `n_steps` steps of `n` rows for each of `k` members."""
         return DenseGatherer(self._X[0], self._products, k, n, n_steps)
 
-    def shard_gatherers(self, n: int, shards: Sequence[slice]) -> tuple[DenseRows, list[ShardGatherer]]:
+    def shard_gatherers(self, n: int, shards: Sequence[Any]) -> tuple[DenseRows, list[ShardGatherer]]:
         """Return what gathers a shard each of the `n` rows of a step of one member, and all these rows."""
         buffer = self._X.new_empty(1, n, self._X.shape[2])
         cast = buffer.to(self._products.dtype)
         parts = [part_of(buffer, cast, (slice(None), rows)) for rows in shards]
         gatherers = [ShardGatherer(self._X[0], self._products, *part) for part in parts]
         return DenseRows(cast, self._products), gatherers
-
-    def slice(self, start: int, stop: int) -> DenseRows:
-        """Return adjacent rows as a batch of one member; a view where the number type is already right."""
-        return DenseRows(self._X[:, start:stop].to(self._products.dtype), self._products)
 
 
 class DenseGatherer:
@@ -310,7 +310,7 @@ class _Run(NamedTuple):
         return values.unbind() * (self.steps // values.shape[0])
 
     def of_shard(self, values: Tensor, shard: int) -> Tensor:
-        """Return a shard of `values` `(..., n or 1)`."""
+        """Return a shard of `values` `(..., n or 1)`; where one row is all there is, shards without it get none."""
         return values if len(self.shards) == 1 or values.shape[-1] != self.n else values[..., self.shards[shard]]
 
 
@@ -353,9 +353,9 @@ class Epochs:
         batch_size: int,
         fewest: int,  # rows that the last batch may have
         alpha: Tensor,  # (k, 1)
-        n_coef_runs: int,
         masks: Masks | None,  # over all members' rows, one after another; None without dropout
-        n_shards: int = 1,  # of the rows of a step of one member
+        n_norms: int,  # of coefs that a step fills, for each member; equally many a shard
+        n_shards: int,  # of the rows of a step; several of one member alone
     ) -> None:
         self._k, sizes = len(rows), [len(own) for own in rows]
         every_row = np.concatenate(rows)
@@ -370,7 +370,7 @@ class Epochs:
         self._shards = range(n_shards)
         self._sizes = [run.n for run in self._runs for _ in range(run.steps)]
         self._losses = self._split(alpha.new_empty(self._k * self._size))
-        self._norms = alpha.new_zeros(n_coef_runs, sum(run.steps for run in self._runs), self._k)
+        self._norms = alpha.new_zeros(n_norms, sum(run.steps for run in self._runs), self._k)
         norms = [list(zip(*(of_steps.unbind() for of_steps in runs), strict=True)) for runs in self._norms_of_shards()]
         self._to_fill = list(zip(self._each_step_of_shards(self._losses), norms, strict=True))
         self._weighting = self._weigh_equally()
@@ -488,7 +488,7 @@ class Epochs:
         ]
 
     def _norms_of_shards(self) -> Iterator[Tensor]:
-        """Yield what each shard fills of the norms, `(its runs, n_steps, k)`: one run each, or all of them."""
+        """Yield what each shard fills of the norms, `(n_norms / n_shards, n_steps, k)`."""
         return iter(self._norms.split(len(self._norms) // len(self._shards)))
 
     def _by_step(self, sample: np.ndarray) -> np.ndarray:

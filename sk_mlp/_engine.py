@@ -123,12 +123,14 @@ def is_recordable(task: FitTask) -> bool:
 
 
 def n_shards(task: FitTask, n_threads: int) -> int:
-    """Return how many of the threads that a network like the task's pays share its steps; 0 where PyTorch's are used.
+    """Return how many of the threads that pay share the steps of a network like the task's; 0 where PyTorch's compute.
 
-    A share of few rows would read the coefs as often as one of many.
+    A share of few rows would read the coefs as often as one of many; and where more than half of the threads would be
+    left without any, PyTorch's are as many as there are processors.
     """
     n = min(n_threads, task.settings.batch_size // _SHARD_ROWS)
-    return n if n > 1 and is_recordable(task) and has_free_threads(task.device) else 0
+    can_share = is_recordable(task) and has_free_threads(task.device)
+    return n if can_share and n > 1 and 2 * n >= n_threads else 0
 
 
 def masks_of(tasks: Sequence[FitTask], products: Products) -> Masks | None:

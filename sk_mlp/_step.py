@@ -1,4 +1,4 @@
-"""A training step: what it consists of, by one thread or by several that share it, called from Python or replayed.
+"""A training step, by one thread or by several that share it, called from Python or replayed.
 
 PyTorch's own threads meet at each operation, some twenty times a step of a large network, and wait for the slowest of
 them each time; where another process takes a processor for a while, that is long. Threads that share a step meet two
@@ -8,7 +8,7 @@ parameters, from all rows, and moves these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from ._autograd import Autograd
@@ -20,67 +20,83 @@ from ._replay import Replay, record
 Phase = Callable[[Batch], None]
 
 
-def nothing() -> None:
-    """Do nothing: there is nothing to prepare, or nobody to meet."""
-
-
-class TrainingStep:
-    """A training step, or a thread's share of one, for batches of one size."""
+class WholeStep:
+    """A training step for batches of one size, by one thread."""
 
     def __init__(
-        self,
-        phases: Sequence[Phase],
-        *,
-        records: bool,  # whether to record them
-        prepare: Callable[[], None],  # called before each step
-        meet: Callable[[], None] = nothing,  # called after each phase, which all threads end before one goes on
+        self, backprop: Backprop | Autograd, norms: GradientNorms, optimizer: Optimizer, *, records: bool
     ) -> None:
-        self._phases = [_Recorded(phase) if records else phase for phase in phases]
-        self._prepare, self._meet = prepare, meet
+        self._backprop, self._norms, self._optimizer = backprop, norms, optimizer
+        self._move = _Recorded(self._move_once) if records else self._move_once
 
     def __call__(self, batch: Batch) -> None:
         """Move the parameters once."""
-        self._prepare()
-        for phase in self._phases:
+        self._optimizer.prepare()
+        self._move(batch)
+
+    def _move_once(self, batch: Batch) -> None:
+        self._backprop.value_and_gradient(batch)
+        self._norms.clip()
+        self._optimizer.move()
+
+
+class SharedStep:
+    """A thread's share of a training step for batches of one size.
+
+    `meet(then)` returns when all threads have come there and one of them has called `then`.
+    """
+
+    def __init__(
+        self,
+        i: int,  # of the thread
+        backprop: BackpropShard,
+        norms: GradientNorms,  # with a run for each thread
+        optimizer: Optimizer,  # of all parameters
+        mover: Optimizer,  # of the thread's
+        meet: Callable[[Callable[[], None]], None],
+        *,
+        records: bool,
+    ) -> None:
+        self._i, self._backprop, self._norms, self._mover, self._meet = i, backprop, norms, mover, meet
+        phases = [_Recorded(phase) if records else phase for phase in self._phases()]
+        # A step is counted when all threads are sure to move, at the meeting before the last.
+        then = [_nothing] * (len(phases) - 2) + [optimizer.prepare, _nothing]
+        self._phases_and_then = list(zip(phases, then, strict=True))
+
+    def __call__(self, batch: Batch) -> None:
+        """Move the thread's parameters once."""
+        for phase, then in self._phases_and_then:
             phase(batch)
-            self._meet()
+            self._meet(then)
+
+    def _phases(self) -> list[Phase]:
+        """Return what is done between meetings; only the last moves parameters."""
+        cast = [self._backprop.cast_parameters] if self._backprop.casts else []
+        if self._norms.has_limits:
+            return [*cast, self._backprop.fill_deltas, self._fill_gradient, self._limit_and_move]
+        return [*cast, self._backprop.fill_deltas, self._fill_gradient_and_move]
+
+    def _fill_gradient(self, batch: Batch) -> None:
+        self._backprop.fill_gradient(batch)
+        self._norms.measure([self._i])
+
+    def _limit_and_move(self, _: Batch) -> None:
+        self._norms.limit([self._i])
+        self._mover.move()
+
+    def _fill_gradient_and_move(self, batch: Batch) -> None:
+        self._backprop.fill_gradient(batch)
+        self._mover.move()
 
 
-def whole_step(backprop: Backprop | Autograd, norms: GradientNorms, optimizer: Optimizer) -> list[Phase]:
-    """Return the one phase of a step that one thread carries out."""
-
-    def move(batch: Batch) -> None:
-        backprop.value_and_gradient(batch)
-        norms.clip()
-        optimizer.move()
-
-    return [move]
-
-
-def shard_of_step(i: int, backprop: BackpropShard, norms: GradientNorms, optimizer: Optimizer) -> list[Phase]:
-    """Return the phases of thread `i`, where `norms` has a run a thread and `optimizer` moves the thread's span."""
-
-    def fill_gradient(batch: Batch) -> None:
-        backprop.fill_gradient(batch)
-        norms.measure([i])
-
-    def limit_and_move(_: Batch) -> None:
-        norms.limit([i])
-        optimizer.move()
-
-    def fill_gradient_and_move(batch: Batch) -> None:
-        backprop.fill_gradient(batch)
-        optimizer.move()
-
-    cast = [backprop.cast_parameters] if backprop.casts else []
-    rest = [fill_gradient, limit_and_move] if norms.has_limits else [fill_gradient_and_move]
-    return [*cast, backprop.fill_deltas, *rest]
+def _nothing() -> None:
+    """Do nothing: a meeting that only keeps phases apart."""
 
 
 class _Recorded:
     """A phase called from Python the first time, recorded the second, and replayed from then on.
 
-    The first time makes what is kept for good, constants for example.
+    The first time makes what is kept for good, constants for example. What cannot be recorded goes on being called.
     """
 
     def __init__(self, phase: Phase) -> None:
@@ -92,7 +108,7 @@ class _Recorded:
         self._n_calls += 1
         if self._replay is not None:
             self._replay(batch.tensors())
-        elif self._n_calls == 2:  # at no other time, if it cannot be recorded
+        elif self._n_calls == 2:
             self._replay = record(partial(self._phase, batch), batch.tensors())
         else:
             self._phase(batch)

@@ -6,6 +6,7 @@ called without threads.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -89,22 +90,20 @@ class Crew:
     """Threads that carry out jobs for the thread that waits, from the beginning of a `with` block to its end."""
 
     def __init__(self, n_threads: int) -> None:
-        self._threads = [
-            threading.Thread(target=copy_context().run, args=(self._work,), name=f"sk_mlp-{i}")
-            for i in range(n_threads)
-        ]
+        self._threads = [_Thread(self._carry_out_jobs, f"sk_mlp-{i}") for i in range(n_threads)]
+        self._caller, self._process = threading.current_thread(), os.getpid()
         self._to_do: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None for a thread that is to end
         self._error: BaseException | None = None  # the first one of a job
         self._inbox: SimpleQueue[_Request | None] = SimpleQueue()  # None for a job that has ended
         self.is_stopped = False
-        self.n_threads = 0  # as many as the system has to give
-        self._meeting = threading.Barrier(max(1, n_threads))
+        self.n_threads = 0  # how many have started, all that were asked for if the system has them to give
+        self._set_meeting(n_threads)
 
     def __enter__(self) -> Crew:
         try:
             self.n_threads = _start(self._threads)
             if self.n_threads < len(self._threads):
-                self._meeting = threading.Barrier(max(1, self.n_threads))
+                self._set_meeting(self.n_threads)
         except BaseException:
             self._end()
             raise
@@ -122,6 +121,8 @@ class Crew:
 
         if not self.n_threads:
             return [job() for job in jobs]
+        if os.getpid() != self._process:
+            raise RuntimeError("a fit must end in the process that began it, got its child: threads do not follow")
         try:
             for i, job in enumerate(jobs):
                 self._to_do.put(partial(carry_out, i, job))
@@ -134,15 +135,20 @@ class Crew:
             raise self._error
         return [results[i] for i in range(len(jobs))]
 
-    def meet(self) -> None:
-        """Wait, in a job, until all threads have come here, each in one of as many jobs.
+    def meet(self, then: Callable[[], None]) -> None:
+        """Wait, in a job, until all threads have come here, each in one of as many jobs, and one has called `then`.
 
-        Raises `Stopped` where one of them will not come any more.
+        All jobs have the same meetings, with the same `then`. Raises `Stopped` where a thread will not come any more.
         """
+        self._then = then
         try:
             self._meeting.wait()
         except threading.BrokenBarrierError:
             raise Stopped from None
+
+    def _set_meeting(self, n_threads: int) -> None:
+        """Have so many threads meet."""
+        self._meeting = threading.Barrier(max(1, n_threads), action=lambda: self._then())
 
     def ask(self, function: Callable[[], Any]) -> Any:
         """Return what the waiting thread gets from calling the function; called in a thread of the crew."""
@@ -164,12 +170,17 @@ class Crew:
             else:
                 request.carry_out()
 
-    def _work(self) -> None:
+    def _carry_out_jobs(self) -> None:
         """Carry out jobs, in a thread of the crew, until there are to be no more."""
         _of_thread.crew = self
         try:
-            while (job := self._to_do.get()) is not None and not self.is_stopped:
-                self._carry_out(job)
+            while not self.is_stopped and self._caller.is_alive():
+                try:
+                    job = self._to_do.get(timeout=_PATIENCE)
+                except Empty:
+                    continue
+                if job is not None:
+                    self._carry_out(job)
         finally:
             self._meeting.abort()  # nobody is to wait for this thread
 
@@ -192,11 +203,31 @@ class Crew:
             for _ in self._threads:
                 self._to_do.put(None)
             for thread in self._threads:
-                if thread.is_alive():
-                    thread.join()
+                thread.wait_for_end()
         except BaseException:
             self._end()
             raise
+
+
+class _Thread(threading.Thread):
+    """A thread that may be waited for again after an interrupt, as Python's `join` may not be before Python 3.13."""
+
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        super().__init__(name=name)
+        self._work, self._context = work, copy_context()
+        self._has_ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._context.run(self._work)
+        finally:
+            self._has_ended.set()
+
+    def wait_for_end(self) -> None:
+        """Return when the thread has ended, if it has begun, and if it is one of this process."""
+        while self.is_alive():
+            if self._has_ended.wait(_PATIENCE):
+                self.join()
 
 
 def _start(threads: Sequence[threading.Thread]) -> int:

@@ -45,7 +45,7 @@ from ._network import Layout
 from ._objective import average
 from ._optimizers import GradientNorms, optimizer_class
 from ._schedules import rate, schedule_of, take_up, with_next_rate
-from ._step import TrainingStep, nothing, shard_of_step, whole_step
+from ._step import SharedStep, WholeStep
 from ._stopping import observe, on_plateau
 from ._task import FitResult, FitTask, Progress, State, Status, Table
 from ._threads import Crew, raise_if_stopped
@@ -72,7 +72,7 @@ def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
     with computing(task), threads(1 if n_sharing else n), Crew(n_sharing) as crew:
         data = _Data(task, [task.table for task in tasks])
         while running := [member for member in members if member.is_running]:
-            _train_until_few_are_left(Stack(running, data, crew))
+            _train_until_few_are_left(Stack(running, data, crew, n))
     return [member.outcome() for member in members]
 
 
@@ -315,8 +315,8 @@ class Member:
 class Stack:
     """The tensors of k members in training."""
 
-    def __init__(self, members: Sequence[Member], data: _Data, crew: Crew) -> None:
-        self.members, self._crew = members, crew
+    def __init__(self, members: Sequence[Member], data: _Data, crew: Crew, n_threads: int) -> None:
+        self.members, self._crew, self._n_threads = members, crew, n_threads
         tasks = [member.task for member in members]
         task, products = tasks[0], data.products
         self.layout = layout_of(task, len(members))
@@ -338,9 +338,9 @@ class Stack:
             task.settings.batch_size,
             task.fewest_rows,
             self.parameters.new_tensor([[s.alpha] for s in settings]),
-            len(self._spans) or self.layout.n_coef_runs,
             masks_of(tasks, products),
-            max(1, len(self._spans)),
+            n_norms=len(self._spans) or self.layout.n_coef_runs,
+            n_shards=max(1, len(self._spans)),
         )
         turns = members[0].turns  # of the one member there is, where the network draws
         shared = {
@@ -354,8 +354,8 @@ class Stack:
             _Scoring(self.layout, self.parameters, data.for_validation(tasks), tasks, turns) if validates else None
         )
 
-    def _steps_of_threads(self, n: int, backprop: Backprop | Autograd) -> list[TrainingStep]:
-        """Return each thread's share of the steps for batches of `n` rows; the first prepares them for all."""
+    def _steps_of_threads(self, n: int, backprop: Backprop | Autograd) -> Sequence[Callable[[Batch], None]]:
+        """Return each thread's share of the steps for batches of `n` rows."""
         tasks = [member.task for member in self.members]
         n_epochs = 1 if tasks[0].one_epoch else max(m.task.settings.max_iter - m.n_iter for m in self.members)
         n_steps = self.epochs.n_steps
@@ -365,15 +365,13 @@ class Stack:
             and n_epochs * n_steps[n] >= _WORTH_RECORDING_TOO
         )
         if not self._spans:
-            phases = whole_step(backprop, self.norms, self.optimizer)
-            return [TrainingStep(phases, records=records, prepare=self.optimizer.prepare)]
+            return [WholeStep(backprop, self.norms, self.optimizer, records=records)]
         assert isinstance(backprop, Backprop)
-        inputs = self.epochs.inputs[n]
+        inputs, meet = self.epochs.inputs[n], self._crew.meet
         steps = []
         for i, (rows, span) in enumerate(zip(self.epochs.shards_of(n), self._spans, strict=True)):
-            phases = shard_of_step(i, backprop.shard(rows, span, inputs), self.norms, self.optimizer.shard(span))
-            prepare = self.optimizer.prepare if i == 0 else nothing
-            steps.append(TrainingStep(phases, records=records, prepare=prepare, meet=self._crew.meet))
+            shard, mover = backprop.shard(rows, span, inputs), self.optimizer.shard(span)
+            steps.append(SharedStep(i, shard, self.norms, self.optimizer, mover, meet, records=records))
         return steps
 
     def living(self) -> dict[int, Member]:
@@ -409,14 +407,20 @@ class Stack:
 
     def epochs_seen(self, start: float) -> list[Epoch]:
         """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""
-        unscored: list[tuple[float, float | None]] = [(np.nan, None)] * len(self.members)
-        validations = unscored if self._validation is None else self._validation.losses_and_scores()
+        validations = self._validations()
         losses, norms = self.epochs.mean_losses(), self.norms.last()
         seconds = (perf_counter() - start) / max(1, len(self.living()))
         return [
             Epoch(loss, *validation, member.rate, norm, seconds)
             for loss, validation, member, norm in zip(losses, validations, self.members, norms, strict=True)
         ]
+
+    def _validations(self) -> list[tuple[float, float | None]]:
+        """Return each member's loss and score on its validation rows; NaN and None without any."""
+        if self._validation is None:
+            return [(np.nan, None)] * len(self.members)
+        with threads(self._n_threads):
+            return self._validation.losses_and_scores()
 
     def has_diverged(self, i: int, loss: float, is_best: bool) -> bool:
         """Tell whether values of member `i` are no longer finite: parameters, or buffers.

@@ -221,7 +221,7 @@ class TestDropout:
     def masks(self, rate, n=4000, widths=(3, 5), epoch=0, seed=1):
         hashes = hash_rows(np.random.default_rng(0).normal(size=(n, 4)))
         made = Masks(widths, np.array([[rate] * len(widths)]), [seed], hashes, torch.float64, torch.device("cpu"))
-        return [mask[0].numpy() for mask in next(made.draw(np.arange(n), 1, [epoch], 1))]
+        return [mask[0].numpy() for mask in next(made.draw(np.arange(n).reshape(1, 1, n), [epoch], 1))]
 
     @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
     def test_share_scale_and_independence(self, rate):

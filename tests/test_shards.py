@@ -1,19 +1,22 @@
 """Steps that several threads share: the same fits as by one thread, and what ends them."""
 
+import os
 import signal
 import threading
+import time
+import warnings
 from itertools import count
 
 import numpy as np
 import pytest
 
-from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _engine, _modes, _optimizers, _step, _training
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _batches, _engine, _modes, _optimizers, _step, _training
 from sk_mlp._threads import Crew, Stopped, raise_if_stopped
 
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(331, 23))
 CLASSES, VALUES, WEIGHT = RNG.randint(4, size=331), RNG.normal(size=(331, 3)), RNG.uniform(size=331)
-# Eight epochs of seven steps, the last of which has 31 rows; enough of both sizes to be recorded in float64.
+# Epochs of seven steps, the last of which has 31 rows; enough of both sizes to be recorded.
 OPTIONS = {"hidden_layer_sizes": (17, 9), "batch_size": 50, "max_iter": 16, "random_state": 0, "device": "cpu"}
 
 # Estimator, target, options of the estimator, options of fit.
@@ -31,6 +34,9 @@ CASES = {
     "dropout of such": (MLPTorchClassifier, CLASSES, {"activation": "gelu", "dropout": [0.3, 0.1]}, {}),
     "no hidden layer": (MLPTorchClassifier, CLASSES, {"hidden_layer_sizes": ()}, {}),
     "one narrow layer": (MLPTorchClassifier, CLASSES, {"hidden_layer_sizes": (1,)}, {}),
+    "more threads than rows of matrices": (MLPTorchClassifier, CLASSES > 1, {"hidden_layer_sizes": (1, 1)}, {}),
+    "weights of zero": (MLPTorchClassifier, CLASSES, {"shuffle": False}, {"sample_weight": np.arange(331) >= 120}),
+    "dropout with a last batch of one row": (MLPTorchClassifier, CLASSES, {"dropout": 0.2, "batch_size": 33}, {}),
     "binary": (MLPTorchClassifier, CLASSES > 1, {}, {}),
     "multilabel": (MLPTorchClassifier, VALUES > 0, {"label_smoothing": 0.1}, {}),
     "weights": (MLPTorchClassifier, CLASSES, {}, {"sample_weight": WEIGHT}),
@@ -44,6 +50,9 @@ CASES = {
     "rows in order": (MLPTorchClassifier, CLASSES, {"shuffle": False}, {}),
     "schedule": (MLPTorchClassifier, CLASSES, {"learning_rate": "cosine", "warmup_epochs": 3}, {}),
 }
+
+
+CROWDED = {"more threads than rows of matrices"}
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +87,7 @@ def test_shared_steps_are_those_of_one_thread(name, share, monkeypatch):
     tolerance = {"float64": 1e-12, "float32": 2e-5, "bfloat16": 1e-3}[CASES[name][2].get("dtype", "float64")]
     share(1)
     expected = _fit(name, monkeypatch)
-    for n in (2, 3, 5):
+    for n in (2, 3, 40 if name in CROWDED else 5):
         share(n)
         found = _fit(name, monkeypatch)
         np.testing.assert_allclose(_parameters(found), _parameters(expected), rtol=tolerance, atol=tolerance)
@@ -128,11 +137,36 @@ def test_a_system_without_so_many_threads(n_to_give, share, monkeypatch):
     assert len(started) == n_to_give
 
 
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Return what interrupts a fit at a thread's check for an end, counted over all threads, `n_times` in a row."""
+
+    def interrupt(n_checks, n_times=1):
+        def interrupting():
+            if next(checks) == n_checks:
+                for _ in range(n_times):
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+                    time.sleep(0.01)
+                patience = time.monotonic() + 60
+                while time.monotonic() < patience:
+                    raise_if_stopped()
+                raise TimeoutError("the interrupt did not come")
+            raise_if_stopped()
+
+        checks = count(1)
+        monkeypatch.setattr(_training, "raise_if_stopped", interrupting)
+
+    # Not SIGINT, which other libraries of the suite handle, too.
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield interrupt
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows sends no signal to a thread")
-@pytest.mark.parametrize("name", ["sgd", "clipped", "bfloat16"])
+@pytest.mark.parametrize("name", ["adam", "sgd", "clipped", "bfloat16"])
 @pytest.mark.parametrize("n_checks", [1, 30, 31, 100])
-def test_an_interrupt_leaves_whole_steps(name, n_checks, share, monkeypatch):
-    """Whenever it comes the network is that of some step, for all of its parameters."""
+def test_an_interrupt_leaves_whole_steps(name, n_checks, share, interrupt, monkeypatch):
+    """Whenever it comes the network is that of some step, for all of its parameters, and so is the optimizer."""
     share(3)
     after_each_step = []
     take_steps = _training.Stack._take_steps
@@ -143,23 +177,49 @@ def test_an_interrupt_leaves_whole_steps(name, n_checks, share, monkeypatch):
                 after_each_step.append(stack.parameters.numpy().copy())
             take_steps(stack, thread, [batch])
 
-    def interrupting():
-        if next(checks) == n_checks:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            while True:
-                raise_if_stopped()
-        raise_if_stopped()
-
-    checks = count(1)  # three a step
     with monkeypatch.context() as patch:
         patch.setattr(_training.Stack, "_take_steps", watched)
         _fit(name, monkeypatch)
-    monkeypatch.setattr(_training, "raise_if_stopped", interrupting)
+    interrupt(n_checks)  # of three a step
     with pytest.warns(UserWarning, match="interrupted"):
-        found = _parameters(_fit(name, monkeypatch))
-    distances = [np.abs(np.sort(found) - np.sort(step)).max() for step in after_each_step]
+        found = _fit(name, monkeypatch)
+    distances = [np.abs(np.sort(_parameters(found)) - np.sort(step)).max() for step in after_each_step]
     assert min(distances) == 0
-    assert np.argmin(distances) == (n_checks - 1) // 3
+    assert np.argmin(distances) == found._optimizer_state["steps"] == (n_checks - 1) // 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows sends no signal to a thread")
+def test_more_interrupts_leave_no_thread_either(share, interrupt):
+    """While a thread is in its step. The fixture looks for threads that are left."""
+    share(3)
+    interrupt(50, n_times=6)
+    with pytest.warns(UserWarning, match="interrupted"):
+        MLPTorchClassifier(**OPTIONS).fit(X, CLASSES)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_forked_child_does_not_wait_for_threads(share):
+    """Of a fit forked in the middle, which goes on in the parent alone."""
+    share(3)
+    told, tell = os.pipe()
+
+    def fork(*_):
+        if not children:
+            children.append(os.fork())
+        return 1.0
+
+    children: list[int] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+        try:
+            MLPTorchClassifier(**OPTIONS, early_stopping=True, scoring=fork).fit(X, CLASSES)
+        except RuntimeError as error:
+            os.write(tell, str(error).encode())
+        finally:
+            if children == [0]:
+                os._exit(0)
+    os.waitpid(children[0], 0)
+    assert "process that began it" in os.read(told, 1000).decode()
 
 
 def test_a_failing_thread_ends_the_fit(share, monkeypatch):
@@ -174,6 +234,21 @@ def test_a_failing_thread_ends_the_fit(share, monkeypatch):
 
     monkeypatch.setattr(_optimizers.FusedAdam, "move", failing)
     monkeypatch.setattr(_step, "record", lambda function, _: function())
+    with pytest.raises(ZeroDivisionError, match="in a thread"):
+        _fit("adam", monkeypatch)
+
+
+def test_an_error_while_batches_are_drawn_ends_the_fit(share, monkeypatch):
+    share(3)
+    draw = _batches.ShardGatherer.__call__
+
+    def failing(gatherer, index):
+        for i, rows in enumerate(draw(gatherer, index)):
+            if i == 4 and rows.values.shape[1] == 17:  # of the last of three threads
+                raise ZeroDivisionError("in a thread")
+            yield rows
+
+    monkeypatch.setattr(_batches.ShardGatherer, "__call__", failing)
     with pytest.raises(ZeroDivisionError, match="in a thread"):
         _fit("adam", monkeypatch)
 
@@ -197,7 +272,7 @@ class TestMeetings:
         def job(i):
             for turn in range(50):
                 log.append((turn, i))
-                crew.meet()
+                crew.meet(lambda: None)
 
         with Crew(3) as crew:
             for _ in range(2):
@@ -215,7 +290,7 @@ class TestMeetings:
         def wait():
             is_there.set()
             try:
-                crew.meet()
+                crew.meet(lambda: None)
             except Stopped:
                 stopped.append(1)
                 raise
