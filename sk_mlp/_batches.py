@@ -327,8 +327,7 @@ class _Ordered(NamedTuple):
     """Rows in the order of an epoch."""
 
     orders: Sequence[np.ndarray]  # of each member's rows, (n_i,)
-    samples: np.ndarray | None  # of all members, step by step, (n,); None without dropout, where nobody asks
-    targets: Sequence[Sequence[Tensor]]  # of each shard in each step
+    samples: np.ndarray  # of all members, step by step, (n,)
     rows: Sequence[Sequence[Tensor]]  # of each shard in the pool, (steps, k, n) of each run
 
     def is_in(self, orders: Sequence[np.ndarray]) -> bool:
@@ -339,9 +338,10 @@ class _Ordered(NamedTuple):
 class Epochs:
     """Draws the mini-batches of k members, epoch after epoch, and adds up their losses.
 
-    Everything a step needs besides its inputs is prepared once an order, as views into a few large tensors. Rows lie
-    step by step: all members' rows of the first step, then those of the second, up to a last step that may be smaller.
-    Members take equally many steps; who has fewer rows than another is padded in the last step, with weight 0.
+    Everything a step needs besides its inputs lies in a few large tensors, which an epoch in another order fills anew;
+    views of them are made once. Rows lie step by step: all members' rows of the first step, then those of the second,
+    up to a last step that may be smaller. Members take equally many steps; who has fewer rows than another is padded in
+    the last step, with weight 0.
     """
 
     def __init__(
@@ -369,7 +369,14 @@ class Epochs:
         self._runs = _runs_of(pool, sizes, batch_size, fewest, alpha, n_shards)
         self._shards = range(n_shards)
         self._sizes = [run.n for run in self._runs for _ in range(run.steps)]
-        self._losses = self._split(alpha.new_empty(self._k * self._size))
+        n_samples = self._k * self._size
+        # Of the rows in the order of an epoch: targets, and where in the pool they lie.
+        self._ordered_target, self._ordered_rows = (
+            target.new_empty(n_samples, target.shape[1]),
+            self._rows.new_empty(n_samples),
+        )
+        self._targets = self._each_step_of_shards([run.mT for run in self._split(self._ordered_target)])
+        self._losses = self._split(alpha.new_empty(n_samples))
         self._norms = alpha.new_zeros(n_norms, sum(run.steps for run in self._runs), self._k)
         norms = [list(zip(*(of_steps.unbind() for of_steps in runs), strict=True)) for runs in self._norms_of_shards()]
         self._to_fill = list(zip(self._each_step_of_shards(self._losses), norms, strict=True))
@@ -396,19 +403,17 @@ class Epochs:
         orders as the one before is not laid out again.
         """
         if self._ordered is None or not self._ordered.is_in(orders):
-            self._ordered = None  # goes before another one is made
             self._ordered = self._lay_out(orders)
         return [self._batches(shard, self._ordered, epochs) for shard in self._shards]
 
     def _batches(self, shard: int, ordered: _Ordered, epochs: Sequence[int]) -> Iterator[tuple[int, Batch]]:
         """Return a shard's batches of an epoch in this order."""
-        _, samples, targets, rows = ordered
-        each_run = zip(self._runs, rows[shard], strict=True)
+        each_run = zip(self._runs, ordered.rows[shard], strict=True)
         inputs = (step for run, index in each_run for step in run.gather[shard](index))
-        masks = repeat(()) if samples is None else self._draw_masks(shard, samples, epochs)
+        masks = self._draw_masks(shard, ordered.samples, epochs) if self._masks else repeat(())
         weighting = self._weighting
         batches = map(
-            Batch, inputs, targets[shard], weighting.scales[shard], weighting.decays, *self._to_fill[shard], masks
+            Batch, inputs, self._targets[shard], weighting.scales[shard], weighting.decays, *self._to_fill[shard], masks
         )
         return zip(self._sizes, batches, strict=True)
 
@@ -422,10 +427,12 @@ class Epochs:
         index = torch.from_numpy(samples).to(self._rows.device)
         if self._weight is not None:
             self._weighting = self._weigh(self._weight.index_select(0, index))
-        targets = self._each_step_of_shards([run.mT for run in self._split(self._target.index_select(0, index))])
-        rows = self._split(self._rows.index_select(0, index))
+        torch.index_select(self._target, 0, index, out=self._ordered_target)
+        torch.index_select(self._rows, 0, index, out=self._ordered_rows)
+        # Other tensors for other rows, though in the same memory: by that gatherers tell what they hold.
+        rows = self._split(self._ordered_rows)
         each_shard = [[run.of_shard(own, i) for run, own in zip(self._runs, rows, strict=True)] for i in self._shards]
-        return _Ordered(orders, samples if self._masks else None, targets, each_shard)
+        return _Ordered(orders, samples, each_shard)
 
     def _draw_masks(self, shard: int, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
         """Yield a shard's dropout masks of each step, for samples step by step."""
