@@ -53,8 +53,17 @@ class _Writable:
         self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
 
 
+def forwards(array: np.ndarray) -> np.ndarray:
+    """Return the array, or a copy if it has a negative stride, as `X[::-1][:1]` has: PyTorch takes none.
+
+    To NumPy an axis of one element is contiguous, whatever its stride.
+    """
+    return array if min(array.strides, default=0) >= 0 else array.copy()
+
+
 def over_memory_of(array: np.ndarray) -> Tensor:
     """Return a tensor on the memory of `array`, for reading alone: PyTorch warns of read-only memory."""
+    array = forwards(array)
     return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
 
 

@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ._columns import naming_columns, require_no_dates
+from ._device import forwards
 
 
 @contextmanager
@@ -74,7 +75,9 @@ def training_data(
         require_no_dates(sample_weight, "sample_weight")
         with naming_columns(sample_weight=sample_weight):
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    return _csr(X), y, sample_weight
+            sample_weight = forwards(sample_weight)
+    X = _csr(X) if sp.issparse(X) else forwards(X)
+    return X, forwards(y), sample_weight
 
 
 def require_pair(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 from problems import PROBLEMS, raw_prediction
+from sklearn.base import clone
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp import _prediction as prediction_module
@@ -70,6 +71,29 @@ def test_one_fit_whatever_the_container(kind, where, rtol, tmp_path, rng):
     estimator = MLPTorchClassifier(**FAST, **where).fit(X, y)
     np.testing.assert_allclose(estimator.predict_proba(X), expected.predict_proba(values), rtol=rtol, atol=rtol)
     assert hasattr(estimator, "feature_names_in_") == (kind.startswith(("pandas", "polars")))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_one_row_of_a_reversed_table(solver, dtype):
+    """NumPy calls it contiguous, and PyTorch takes no memory read backwards."""
+    X, y = PROBLEMS["regression"].X[:7].astype(dtype), np.arange(7.0)
+    forwards, backwards = (
+        {"X": a[:1], "y": b[:1], "sample_weight": c[:1]}
+        for a, b, c in ((X[::-1].copy(), y[::-1].copy(), y[::-1].copy()), (X[::-1], y[::-1], y[::-1]))
+    )
+    model = MLPTorchRegressor(hidden_layer_sizes=(3,), solver=solver, dtype=dtype, max_iter=3, random_state=0)
+    found = clone(model).fit(**backwards)
+    expected = clone(model).fit(**forwards)
+    np.testing.assert_array_equal(found.predict(backwards["X"]), expected.predict(forwards["X"]))
+    found.intercepts_ = [*found.intercepts_[:-1], np.repeat(found.intercepts_[-1], 2)[::-2]]
+    np.testing.assert_array_equal(found.predict(X), expected.predict(X))
+    if solver == "adam":
+        validated = {"X_val": backwards["X"], "y_val": backwards["y"], "sample_weight_val": backwards["sample_weight"]}
+        found.partial_fit(**backwards)
+        expected.partial_fit(**forwards)
+        np.testing.assert_array_equal(found.coefs_[0], expected.coefs_[0])
+        clone(model).fit(X, y, **validated)
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])

@@ -72,7 +72,7 @@ IMPORTS = {
     "_callbacks": {"_modes", "_task"}, "_schedules": {"_task"}, "_stopping": {"_history", "_task"},
     "_hub": {"_ambient"}, "_ambient": {"_modes"}, "_modes": {"_device", "_machine", "_threads"},
     "_objective": {"_alike", "_modes"},
-    "_targets": {"_weights"}, "_task": {"_history", "_weights"}, "_validation": {"_columns"},
+    "_targets": {"_weights"}, "_task": {"_history", "_weights"}, "_validation": {"_columns", "_device"},
     "exceptions": set(), "_activations": set(), "_alike": set(), "_attributes": set(), "_columns": set(),
     "_device": set(), "_dropout": set(), "_history": set(), "_machine": set(), "_network": set(), "_replay": set(),
     "_threads": set(), "_weights": set(),
