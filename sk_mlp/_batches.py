@@ -371,10 +371,8 @@ class Epochs:
         self._sizes = [run.n for run in self._runs for _ in range(run.steps)]
         n_samples = self._k * self._size
         # Of the rows in the order of an epoch: targets, and where in the pool they lie.
-        self._ordered_target, self._ordered_rows = (
-            target.new_empty(n_samples, target.shape[1]),
-            self._rows.new_empty(n_samples),
-        )
+        self._ordered_target = target.new_empty(n_samples, target.shape[1])
+        self._ordered_rows = self._rows.new_empty(n_samples)
         self._targets = self._each_step_of_shards([run.mT for run in self._split(self._ordered_target)])
         self._losses = self._split(alpha.new_empty(n_samples))
         self._norms = alpha.new_zeros(n_norms, sum(run.steps for run in self._runs), self._k)

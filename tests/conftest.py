@@ -6,6 +6,7 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+import threading
 import warnings
 
 import numpy as np
@@ -75,3 +76,23 @@ def unconverged():
 @pytest.fixture
 def rng():
     return np.random.RandomState(0)
+
+
+@pytest.fixture
+def threads_to_give(monkeypatch):
+    """Return what leaves the system so many more threads; it returns the list of those that have started since."""
+    start = threading.Thread.start
+
+    def leave(n):
+        started = []
+
+        def limited(thread):
+            if len(started) == n:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        return started
+
+    return leave

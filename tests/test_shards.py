@@ -120,19 +120,11 @@ def test_training_goes_on_in_shares(share, monkeypatch):
 
 
 @pytest.mark.parametrize("n_to_give", [0, 1, 2])
-def test_a_system_without_so_many_threads(n_to_give, share, monkeypatch):
+def test_a_system_without_so_many_threads(n_to_give, share, threads_to_give, monkeypatch):
     share(1)
     expected = _parameters(_fit("adam", monkeypatch))
     share(4)
-    start, started = threading.Thread.start, []
-
-    def limited(self):
-        if len(started) == n_to_give:
-            raise RuntimeError("can't start new thread")
-        started.append(self)
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", limited)
+    started = threads_to_give(n_to_give)
     np.testing.assert_allclose(_parameters(_fit("adam", monkeypatch)), expected, rtol=1e-12, atol=1e-12)
     assert len(started) == n_to_give
 

@@ -126,16 +126,8 @@ class TestInThreads:
         assert VARIABLE.get() == 5
 
     @pytest.mark.parametrize("n_to_give", [0, 1])
-    def test_a_system_without_more_threads(self, n_to_give, monkeypatch):
-        start, started = threading.Thread.start, []
-
-        def limited(self):
-            if len(started) == n_to_give:
-                raise RuntimeError("can't start new thread")
-            started.append(self)
-            start(self)
-
-        monkeypatch.setattr(threading.Thread, "start", limited)
+    def test_a_system_without_more_threads(self, n_to_give, threads_to_give):
+        threads_to_give(n_to_give)
         assert in_threads([lambda i=i: i for i in range(4)], 3) == [0, 1, 2, 3]
 
 
