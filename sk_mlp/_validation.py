@@ -76,8 +76,8 @@ def training_data(
         with naming_columns(sample_weight=sample_weight):
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
             sample_weight = forwards(sample_weight)
-    X = _csr(X) if sp.issparse(X) else forwards(X)
-    return X, forwards(y), sample_weight
+    X, y = (values if sp.issparse(values) else forwards(values) for values in (_csr(X), y))
+    return X, y, sample_weight
 
 
 def require_pair(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
