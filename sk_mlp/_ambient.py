@@ -20,7 +20,7 @@ import torch
 from sklearn import get_config, set_config
 from threadpoolctl import LibController, ThreadpoolController
 
-from ._modes import Modes
+from sk_mlp._compute.modes import Modes
 
 # What `warnings.catch_warnings` changes, and restores when it ends.
 _WARNING_STATE = ("filters", "showwarning", "_showwarnmsg_impl")

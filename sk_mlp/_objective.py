@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sk_mlp._compute.modes import callers_threads
+
 from ._alike import is_same_function
-from ._modes import callers_threads
 
 # Above this argument softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
 _SOFTPLUS_LINEAR = 40.0

@@ -16,8 +16,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
-from ._attributes import as_it_is
-from ._estimator import BaseMLPTorch, has_partial_fit
+from sk_mlp._estimator.attributes import as_it_is
+from sk_mlp._estimator.base import BaseMLPTorch, has_partial_fit
+from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.targets import LabelCodec, class_weights, read_classes, read_labels, weigh_classes
+
 from ._objective import (
     BinaryCrossEntropy,
     Classification,
@@ -27,8 +30,6 @@ from ._objective import (
     Objective,
     OneClass,
 )
-from ._reading import Call, Sample
-from ._targets import LabelCodec, class_weights, read_classes, read_labels, weigh_classes
 
 
 class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):

@@ -14,11 +14,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
-from ._attributes import as_it_is
-from ._estimator import BaseMLPTorch, has_partial_fit
+from sk_mlp._estimator.attributes import as_it_is
+from sk_mlp._estimator.base import BaseMLPTorch, has_partial_fit
+from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.targets import read_values
+
 from ._objective import INVERSE_LINKS, REGRESSION_LOSSES, Objective, regression_objective, standard_deviation
-from ._reading import Call, Sample
-from ._targets import read_values
 
 
 class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):

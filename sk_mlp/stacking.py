@@ -23,16 +23,17 @@ import numpy as np
 import scipy.sparse as sp
 from joblib.parallel import ParallelBackendBase
 
+from sk_mlp._compute.device import has_free_threads, stack_bytes
+from sk_mlp._compute.machine import free_memory
+from sk_mlp._compute.modes import Modes, Surroundings, available_threads, has_turn, threads
+from sk_mlp._compute.threads import in_threads
+from sk_mlp._training.engine import calls_others
+from sk_mlp._training.lbfgs import minimise
+from sk_mlp._training.loop import member_bytes, stack_key, train
+from sk_mlp._training.task import FitResult, FitTask, Status
+
 from ._ambient import Ambient
-from ._device import has_free_threads, stack_bytes
-from ._engine import calls_others
 from ._hub import Call, Hub, Worker, current_worker
-from ._lbfgs import minimise
-from ._machine import free_memory
-from ._modes import Modes, Surroundings, available_threads, has_turn, threads
-from ._task import FitResult, FitTask, Status
-from ._threads import in_threads
-from ._training import member_bytes, stack_key, train
 
 _MOST_MEMBERS = 1024  # in waiting
 _MOST_IN_A_STACK = 32  # of one thread; more would not be faster

@@ -21,7 +21,7 @@ from torch import nn
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._alike import alike, difference
-from sk_mlp._training import train
+from sk_mlp._training.loop import train
 
 pytestmark = pytest.mark.usefixtures("unconverged")
 FAST = {"max_iter": 4, "random_state": 0, "learning_rate_init": 0.01}

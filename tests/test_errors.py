@@ -530,7 +530,7 @@ class TestABatchOfOneRow:
         MLPTorchRegressor(**FAST, **where, module=Scaled, batch_size=1).fit(self.X[:9], self.y[:9])
 
     def test_chunks_of_lbfgs_have_more(self, where, monkeypatch):
-        monkeypatch.setattr("sk_mlp._lbfgs._CHUNK_BYTES", 1)
+        monkeypatch.setattr("sk_mlp._training.lbfgs._CHUNK_BYTES", 1)
         MLPTorchRegressor(**FAST, **where, module=normed, solver="lbfgs").fit(self.X[:101], self.y[:101])
 
     def test_is_an_error_where_there_is_none_before(self, where):

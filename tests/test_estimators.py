@@ -20,11 +20,11 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._activations import ACTIVATIONS
-from sk_mlp._backprop import Forward
-from sk_mlp._optimizers import Optimizer
-from sk_mlp._prediction import predict_rows
-from sk_mlp._reading import Call, Sample
+from sk_mlp._estimator.prediction import predict_rows
+from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._network.activations import ACTIVATIONS
+from sk_mlp._network.closed_form import Forward
+from sk_mlp._training.optimizers import Optimizer
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 15, "random_state": 0}
 pytestmark = pytest.mark.usefixtures("unconverged")
@@ -345,7 +345,7 @@ class TestInterrupt:
         assert torch.get_num_threads() >= 1
 
     def test_lbfgs(self, where, monkeypatch):
-        import sk_mlp._lbfgs as module
+        import sk_mlp._training.lbfgs as module
 
         problem = PROBLEMS["multiclass"]
         search = module._Search
@@ -428,7 +428,7 @@ def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
         newcomer.start()
         newcomer.join()
 
-    monkeypatch.setattr("sk_mlp._optimizers.SGD.prepare", step_watched)
+    monkeypatch.setattr("sk_mlp._training.optimizers.SGD.prepare", step_watched)
     torch.set_num_threads(2)
     try:
         look()
@@ -683,7 +683,7 @@ class TestMadeByHand:
 def test_standard_deviations_take_one_pass(where, monkeypatch):
     passes, X = [], PROBLEMS["regression"].X
     reg = fitted(PROBLEMS["regression"], where, loss="gaussian_nll")
-    monkeypatch.setattr("sk_mlp._estimator.predict_rows", lambda *args: passes.append(1) or predict_rows(*args))
+    monkeypatch.setattr("sk_mlp._estimator.base.predict_rows", lambda *args: passes.append(1) or predict_rows(*args))
     mean, std = reg.predict(X, return_std=True)
     assert len(passes) == 1
     np.testing.assert_array_equal(mean, reg.predict(X))

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, huber_loss
 
-from sk_mlp._activations import ACTIVATIONS
-from sk_mlp._autograd import IN_TRAINING, Autograd, MaskedDropout, module_layout, pack_module, unpack_module
-from sk_mlp._backprop import Backprop, DroppedHidden, Hidden, forward_for
-from sk_mlp._batches import Batch, DenseRows, SparsePool
-from sk_mlp._network import Layout, build_module, draw_parameters, pack, unpack
+from sk_mlp._compute.kernels import onednn_baddbmm, onednn_bmm, products_for
+from sk_mlp._network.activations import ACTIVATIONS
+from sk_mlp._network.autograd import IN_TRAINING, Autograd, MaskedDropout, module_layout, pack_module, unpack_module
+from sk_mlp._network.batch import Batch, DenseRows, SparsePool
+from sk_mlp._network.closed_form import Backprop, DroppedHidden, Hidden, forward_for
+from sk_mlp._network.layout import Layout, build_module, draw_parameters, pack, unpack
 from sk_mlp._objective import (
     REGRESSION_LOSSES,
     BinaryCrossEntropy,
@@ -21,7 +22,6 @@ from sk_mlp._objective import (
     regression_objective,
     standard_deviation,
 )
-from sk_mlp._products import onednn_baddbmm, onednn_bmm, products_for
 
 CPU = torch.device("cpu")
 FLOAT64 = products_for(torch.float64, CPU, 0)

@@ -11,7 +11,7 @@ from problems import PROBLEMS
 from user_code import Raising
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._history import Epoch, History
+from sk_mlp._training.history import Epoch, History
 
 FAST = {"hidden_layer_sizes": (4,), "random_state": 0}
 X, Y, LABELS = PROBLEMS["regression"].X, PROBLEMS["regression"].y, PROBLEMS["multiclass"].y

@@ -15,8 +15,8 @@ from sklearn.base import clone
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp import _prediction as prediction_module
 from sk_mlp import _validation as validation_module
-from sk_mlp._batches import SparseRows
-from sk_mlp._reading import Call, Sample
+from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._network.batch import SparseRows
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}
 pytestmark = pytest.mark.usefixtures("unconverged")
@@ -347,7 +347,7 @@ def test_lbfgs_in_chunks_is_lbfgs(where, monkeypatch, rng):
     problem, weight = PROBLEMS["multiclass"], rng.uniform(0, 2, 160)
     fits = []
     for n_bytes in (32 * 2**20, 3000):
-        monkeypatch.setattr("sk_mlp._lbfgs._CHUNK_BYTES", n_bytes)
+        monkeypatch.setattr("sk_mlp._training.lbfgs._CHUNK_BYTES", n_bytes)
         estimator = problem.ours(**{**FAST, "max_iter": 15}, solver="lbfgs", **where)
         fits.append(estimator.fit(problem.X, problem.y, sample_weight=weight))
     np.testing.assert_allclose(fits[0].coefs_[0], fits[1].coefs_[0], rtol=1e-5, atol=1e-7)
@@ -357,7 +357,7 @@ def test_validation_in_chunks_is_validation(where, monkeypatch):
     problem = PROBLEMS["regression"]
     fits = []
     for n_bytes in (16 * 2**20, 1000):
-        monkeypatch.setattr("sk_mlp._training._VALIDATION_BYTES", n_bytes)
+        monkeypatch.setattr("sk_mlp._training.loop._VALIDATION_BYTES", n_bytes)
         fits.append(problem.ours(**FAST, early_stopping=True, **where).fit(problem.X, problem.y))
     np.testing.assert_allclose(fits[0].validation_scores_, fits[1].validation_scores_, rtol=1e-5)
 

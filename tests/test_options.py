@@ -26,11 +26,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
-from sk_mlp._autograd import WeightedBatchNorm
-from sk_mlp._dropout import Masks, hash_rows
-from sk_mlp._network import INITIALISATIONS, draw_parameters, unpack
+from sk_mlp._network.autograd import WeightedBatchNorm
+from sk_mlp._network.dropout import Masks, hash_rows
+from sk_mlp._network.layout import INITIALISATIONS, draw_parameters, unpack
 from sk_mlp._objective import REGRESSION_LOSSES
-from sk_mlp._schedules import SCHEDULES
+from sk_mlp._training.schedules import SCHEDULES
 
 pytestmark = pytest.mark.usefixtures("unconverged")
 FAST = {"hidden_layer_sizes": (6, 5), "max_iter": 8, "batch_size": 50, "random_state": 0, "learning_rate_init": 0.01}

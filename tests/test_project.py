@@ -18,7 +18,11 @@ from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._objective import REGRESSION_LOSSES
 
 ROOT = Path(__file__).parent.parent
-MODULES = {path.stem: ast.parse(path.read_text()) for path in sorted((ROOT / "sk_mlp").glob("*.py"))}
+PACKAGE = ROOT / "sk_mlp"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}  # by their dotted names within the package
 PAIRS = [(MLPTorchClassifier, MLPClassifier), (MLPTorchRegressor, MLPRegressor)]
 OUR_PARAMETERS = {
     "device": "auto", "dtype": "float32", "dropout": 0.0, "normalization": None, "init": "glorot_uniform",
@@ -31,52 +35,19 @@ OF_ONE = {
     MLPTorchRegressor: {"quantile": 0.5, "huber_delta": 1.0},
 }
 
-# Who may import whom inside the package; DESIGN: one direction, leaves know only _task (and for its types only).
-IMPORTS = {
-    "__init__": {"classifier", "regressor", "stacking"},
-    "classifier": {"_attributes", "_estimator", "_objective", "_reading", "_targets"},
-    "regressor": {"_attributes", "_estimator", "_objective", "_reading", "_targets"},
-    "_estimator": {
-        "exceptions", "stacking", "_alike", "_architecture", "_attributes", "_autograd", "_baseline", "_callbacks",
-        "_device", "_modes", "_network", "_objective", "_optimizers", "_parameters", "_prediction", "_reading", "_task",
-        "_validation", "_weights",
-    },
-    "_reading": {
-        "stacking", "_architecture", "_attributes", "_device", "_modes", "_objective", "_parameters", "_targets",
-        "_task", "_validation", "_weights",
-    },
-    "_baseline": {"_batches", "_modes", "_task"},
-    "_parameters": {"_activations", "_device", "_modes", "_network", "_optimizers", "_schedules", "_task"},
-    "_architecture": {"_activations", "_alike", "_autograd", "_device", "_modes", "_network", "_task"},
-    "_prediction": {
-        "_activations", "_autograd", "_backprop", "_batches", "_device", "_modes", "_products", "_threads",
-        "_validation",
-    },
-    "stacking": {
-        "_ambient", "_device", "_engine", "_hub", "_lbfgs", "_machine", "_modes", "_task", "_threads", "_training",
-    },
-    "_training": {
-        "_autograd", "_backprop", "_batches", "_device", "_engine", "_history", "_modes", "_network", "_objective",
-        "_optimizers", "_schedules", "_step", "_stopping", "_task", "_threads",
-    },
-    "_step": {"_autograd", "_backprop", "_batches", "_optimizers", "_replay"},
-    "_lbfgs": {"_batches", "_device", "_engine", "_history", "_modes", "_task"},
-    "_engine": {
-        "_autograd", "_backprop", "_batches", "_device", "_dropout", "_modes", "_network", "_products", "_task",
-    },
-    "_autograd": {"_backprop", "_batches", "_network", "_objective"},
-    "_backprop": {"_activations", "_batches", "_network", "_objective", "_products"},
-    "_batches": {"_device", "_dropout", "_products"},
-    "_products": {"_device"},
-    "_optimizers": {"_device", "_network", "_task"},
-    "_callbacks": {"_modes", "_task"}, "_schedules": {"_task"}, "_stopping": {"_history", "_task"},
-    "_hub": {"_ambient"}, "_ambient": {"_modes"}, "_modes": {"_device", "_machine", "_threads"},
-    "_objective": {"_alike", "_modes"},
-    "_targets": {"_weights"}, "_task": {"_history", "_weights"}, "_validation": {"_columns", "_device"},
-    "exceptions": set(), "_activations": set(), "_alike": set(), "_attributes": set(), "_columns": set(),
-    "_device": set(), "_dropout": set(), "_history": set(), "_machine": set(), "_network": set(), "_replay": set(),
-    "_threads": set(), "_weights": set(),
-}  # fmt: skip
+# Rooms (folders, and modules beside them) from the lowest: each imports from those before it alone.
+LEVELS = [
+    {"_alike", "_compute", "exceptions"},
+    {"_objective"},
+    {"_network"},
+    {"_training"},
+    {"_ambient"},
+    {"_hub"},
+    {"stacking"},
+    {"_estimator"},
+    {"classifier", "regressor"},
+    {"__init__"},
+]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
@@ -118,17 +89,31 @@ def test_losses_hold_scikit_learns():
     assert of_mlp | of_boosting <= REGRESSION_LOSSES
 
 
-def _imported_modules(tree):
-    """Modules of the package that a module imports at run time."""
+def _imported_modules(name, tree):
+    """Modules of the package that a module imports at run time, by their dotted names within it."""
     found = set()
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= {node.module} if node.module else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            room = name.rpartition(".")[0] if node.level else ""
+            path = (node.module or "").removeprefix("sk_mlp").lstrip(".")
+            if node.level or (node.module or "").split(".")[0] == "sk_mlp":
+                module = ".".join(filter(None, [room, path]))
+                found |= {module} if module in MODULES else {f"{module}.{a.name}".lstrip(".") for a in node.names}
     return found
 
 
-def test_imports_go_one_way():
-    assert {name: _imported_modules(tree) for name, tree in MODULES.items()} == IMPORTS
+IMPORTS = {name: _imported_modules(name, tree) for name, tree in MODULES.items()}
+
+
+def test_rooms_import_in_one_direction():
+    level = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
+    for name, imports in IMPORTS.items():
+        room = name.split(".")[0]
+        for other in {module.split(".")[0] for module in imports} - {room}:
+            assert level[other] < level[room], f"{name} imports from {other}"
+
+
+def test_no_imports_in_a_circle():
     settled = set()
     while len(settled) < len(IMPORTS):
         free = {name for name, imports in IMPORTS.items() if imports <= settled} - settled
@@ -145,13 +130,13 @@ def test_imports_stand_at_the_top():
 
 
 def test_one_file_names_device_types():
-    for path in (ROOT / "sk_mlp").glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         words = {
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
         # .cpu() and to("cpu") name where NumPy lives, not a device to choose.
-        assert path.name == "_device.py" or not words & {"cuda", "mps", "xpu"}
+        assert path.name == "device.py" or not words & {"cuda", "mps", "xpu"}
 
 
 def _code_lines(node, source):
@@ -164,7 +149,7 @@ def _code_lines(node, source):
 
 def test_functions_and_classes_stay_small():
     sizes = []
-    for path in (ROOT / "sk_mlp").glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         source = path.read_text()
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef) and node.name != "__init__":

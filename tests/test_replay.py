@@ -10,9 +10,9 @@ import torch.utils._python_dispatch as modes
 from problems import PROBLEMS
 
 from sk_mlp import MLPTorchRegressor, _replay, _step
-from sk_mlp._activations import ACTIVATIONS
-from sk_mlp._replay import Replay, can_record, record
-from sk_mlp._threads import in_threads
+from sk_mlp._compute.replay import Replay, can_record, record
+from sk_mlp._compute.threads import in_threads
+from sk_mlp._network.activations import ACTIVATIONS
 
 NETWORK = {"hidden_layer_sizes": (6, 5), "max_iter": 60, "batch_size": 60, "n_iter_no_change": 99, "random_state": 0}
 # Each kind of step: what the problem is, and the options that make the difference.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _batches, _engine, _modes, _optimizers, _step, _training
-from sk_mlp._threads import Crew, Stopped, raise_if_stopped
+from sk_mlp._compute.threads import Crew, Stopped, raise_if_stopped
 
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(331, 23))

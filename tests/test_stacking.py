@@ -62,7 +62,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from user_code import AfterEachEpoch, default_float64
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _hub, stacking
-from sk_mlp._reading import Call, Sample
+from sk_mlp._estimator.reading import Call, Sample
 
 OPTIONS = {"hidden_layer_sizes": (6,), "max_iter": 8, "batch_size": 40, "random_state": 0, "learning_rate_init": 0.01}
 X, WEIGHT = PROBLEMS["multiclass"].X, np.random.RandomState(5).uniform(0, 2, 160)
@@ -518,8 +518,8 @@ class TestFailures:
 
         estimator = classifier(solver="lbfgs") if where == "lbfgs" else classifier()
         target = {
-            "training": "sk_mlp._optimizers.FusedAdam.prepare",
-            "lbfgs": "sk_mlp._lbfgs._Search._value_and_gradient",
+            "training": "sk_mlp._training.optimizers.FusedAdam.prepare",
+            "lbfgs": "sk_mlp._training.lbfgs._Search._value_and_gradient",
             "scoring": "sk_mlp.MLPTorchClassifier.score",
         }[where]
         monkeypatch.setattr(target, interrupt)

@@ -15,8 +15,8 @@ from torch import nn
 from user_code import InPlace, Raising
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._network import Layout
-from sk_mlp._optimizers import FusedAdam
+from sk_mlp._network.layout import Layout
+from sk_mlp._training.optimizers import FusedAdam
 
 PROBLEM = PROBLEMS["binary"]
 X, Y, CLASSES = PROBLEM.X, PROBLEM.y, ["no", "yes"]

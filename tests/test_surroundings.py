@@ -18,7 +18,7 @@ from torch import nn
 from user_code import AfterEachEpoch, default_float64
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._machine import free_memory
+from sk_mlp._compute.machine import free_memory
 
 pytestmark = pytest.mark.usefixtures("unconverged")
 FAST = {"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0, "device": "cpu"}

@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits
 from user_code import AfterEachEpoch
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _prediction, stacking
-from sk_mlp._machine import available_cores, count_cores
-from sk_mlp._modes import available_threads
-from sk_mlp._threads import called_by_waiting_thread, in_threads, raise_if_stopped
+from sk_mlp._compute.machine import available_cores, count_cores
+from sk_mlp._compute.modes import available_threads
+from sk_mlp._compute.threads import called_by_waiting_thread, in_threads, raise_if_stopped
 
 VARIABLE = ContextVar("VARIABLE", default=0)
 X, LABELS = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
@@ -319,7 +319,7 @@ class TestPredictionsInThreads:
             np.testing.assert_array_equal(values, found[0][1])
 
     def test_as_many_as_may_compute(self, monkeypatch):
-        monkeypatch.setattr("sk_mlp._modes.available_cores", lambda: 5)
+        monkeypatch.setattr("sk_mlp._compute.modes.available_cores", lambda: 5)
         used, before = [], torch.get_num_threads()
         monkeypatch.setattr(_prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
@@ -380,7 +380,7 @@ class TestHowMany:
     def test_processors_that_the_process_is_bound_to(self):
         code = (
             "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-            "from sk_mlp._machine import available_cores\nassert available_cores() == 1"
+            "from sk_mlp._compute.machine import available_cores\nassert available_cores() == 1"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -8,11 +8,12 @@ import torch
 from problems import PROBLEMS
 from scipy.sparse import csr_array
 
-from sk_mlp import _batches, _optimizers
-from sk_mlp._network import Layout, draw_parameters, pack, unpack
-from sk_mlp._reading import Call, Sample
-from sk_mlp._task import Status, Table, Validation
-from sk_mlp._training import stack_key, train
+from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._network import batch as _batches
+from sk_mlp._network.layout import Layout, draw_parameters, pack, unpack
+from sk_mlp._training import optimizers as _optimizers
+from sk_mlp._training.loop import stack_key, train
+from sk_mlp._training.task import Status, Table, Validation
 
 CALL = Call(goes_on=False)
 # What may differ between the members of one stack; one dict a member.
@@ -86,7 +87,7 @@ def test_a_stack_validates_in_chunks(where, rtol, monkeypatch):
     """Members of unequal size, one without validation rows."""
     found = []
     for n_bytes in (16 * 2**20, 3000):
-        monkeypatch.setattr("sk_mlp._training._VALIDATION_BYTES", n_bytes)
+        monkeypatch.setattr("sk_mlp._training.loop._VALIDATION_BYTES", n_bytes)
         made = tasks(PROBLEMS["multiclass"], "adam", where, True, True)
         assert {task.validation is None for task in made} == {True, False}
         found.append([result.progress.history for result in train(made)])

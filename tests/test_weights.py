@@ -7,7 +7,7 @@ from problems import PROBLEMS
 from sklearn.base import clone
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._weights import Scaled, penalty_for
+from sk_mlp._training.weights import Scaled, penalty_for
 
 pytestmark = pytest.mark.usefixtures("unconverged")
 FAST = {"hidden_layer_sizes": (6,), "max_iter": 12, "batch_size": 40, "random_state": 0, "learning_rate_init": 0.01}

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._device import autocasts, generators, thread_setters
-from ._machine import available_cores
-from ._threads import called_by_waiting_thread
+from .device import autocasts, generators, thread_setters
+from .machine import available_cores
+from .threads import called_by_waiting_thread
 
 _SERIAL_WORK = 8_000_000  # multiply-adds; a smaller product is not faster on two threads than on one
 

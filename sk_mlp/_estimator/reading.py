@@ -12,16 +12,17 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 
-from . import stacking
-from ._architecture import Architecture
-from ._attributes import twin_of
-from ._device import resolve_device
-from ._modes import Surroundings, called_in
-from ._objective import Objective
-from ._parameters import check_representable, check_together, warn_of_unread
-from ._targets import labels_for_numpy
-from ._task import State, Table, Validation
-from ._validation import (
+from sk_mlp import stacking
+from sk_mlp._compute.device import resolve_device
+from sk_mlp._compute.modes import Surroundings, called_in
+from sk_mlp._network.architecture import Architecture
+from sk_mlp._network.state import State
+from sk_mlp._objective import Objective
+from sk_mlp._training.task import Table, Validation
+from sk_mlp._training.weights import Scaled, penalty_for
+
+from .attributes import twin_of
+from .inputs import (
     accepts_sample_weight,
     hidden_sizes,
     require_pair,
@@ -29,10 +30,11 @@ from ._validation import (
     split_validation,
     training_data,
 )
-from ._weights import Scaled, penalty_for
+from .parameters import check_representable, check_together, warn_of_unread
+from .targets import labels_for_numpy
 
 if TYPE_CHECKING:
-    from ._estimator import BaseMLPTorch
+    from .base import BaseMLPTorch
 
 
 class Call(NamedTuple):

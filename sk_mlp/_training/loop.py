@@ -18,11 +18,17 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._autograd import Autograd, Turns
-from ._backprop import Backprop
-from ._batches import Batch, Epochs, copy_if_cast, make_pool, n_batches, rows_within
-from ._device import has_fused_adam
-from ._engine import (
+from sk_mlp._compute.device import has_fused_adam
+from sk_mlp._compute.modes import threads, threads_that_pay
+from sk_mlp._compute.threads import Crew, raise_if_stopped
+from sk_mlp._network.autograd import Autograd, Turns
+from sk_mlp._network.batch import Batch, Epochs, copy_if_cast, make_pool, n_batches, rows_within
+from sk_mlp._network.closed_form import Backprop
+from sk_mlp._network.layout import Layout
+from sk_mlp._network.state import State
+from sk_mlp._objective import average
+
+from .engine import (
     Snapshot,
     backprop_of,
     buffers,
@@ -39,16 +45,12 @@ from ._engine import (
     turns_of,
     work,
 )
-from ._history import Epoch
-from ._modes import threads, threads_that_pay
-from ._network import Layout
-from ._objective import average
-from ._optimizers import GradientNorms, optimizer_class
-from ._schedules import rate, schedule_of, take_up, with_next_rate
-from ._step import SharedStep, WholeStep
-from ._stopping import observe, on_plateau
-from ._task import FitResult, FitTask, Progress, State, Status, Table
-from ._threads import Crew, raise_if_stopped
+from .history import Epoch
+from .optimizers import GradientNorms, optimizer_class
+from .schedules import rate, schedule_of, take_up, with_next_rate
+from .step import SharedStep, WholeStep
+from .stopping import observe, on_plateau
+from .task import FitResult, FitTask, Progress, Status, Table
 
 _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it

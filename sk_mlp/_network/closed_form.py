@@ -14,11 +14,12 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from ._activations import Activation
-from ._batches import Batch, DenseRows, Rows, copy_if_cast, part_of
-from ._network import Layout
-from ._objective import Objective
-from ._products import Products
+from sk_mlp._compute.kernels import Products
+from sk_mlp._objective import Objective
+
+from .activations import Activation
+from .batch import Batch, DenseRows, Rows, copy_if_cast, part_of
+from .layout import Layout
 
 
 class Hidden:

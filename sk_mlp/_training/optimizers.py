@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._device import over_memory_of
-from ._network import Layout
-from ._task import Settings
+from sk_mlp._compute.device import over_memory_of
+from sk_mlp._network.layout import Layout
+
+from .task import Settings
 
 
 class Optimizer(ABC):

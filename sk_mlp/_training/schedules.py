@@ -11,7 +11,7 @@ from math import cos, isfinite, pi
 from numbers import Real
 from typing import NamedTuple
 
-from ._task import Progress, Settings
+from .task import Progress, Settings
 
 _SMALLEST_RATE = 1e-6  # below it "adaptive" and "plateau" stop
 # As torch.optim.lr_scheduler.OneCycleLR has them.

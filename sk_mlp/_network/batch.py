@@ -19,9 +19,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._device import as_tensor, over_memory_of
-from ._dropout import Masks
-from ._products import Products
+from sk_mlp._compute.device import as_tensor, over_memory_of
+from sk_mlp._compute.kernels import Products
+
+from .dropout import Masks
 
 _WINDOW_BYTES = 2**20  # of inputs gathered at once,
 _MASK_BYTES = 2**20  # and of dropout masks made at once

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ._autograd import Autograd
-from ._backprop import Backprop, BackpropShard
-from ._batches import Batch
-from ._optimizers import GradientNorms, Optimizer
-from ._replay import Replay, record
+from sk_mlp._compute.replay import Replay, record
+from sk_mlp._network.autograd import Autograd
+from sk_mlp._network.batch import Batch
+from sk_mlp._network.closed_form import Backprop, BackpropShard
+
+from .optimizers import GradientNorms, Optimizer
 
 Phase = Callable[[Batch], None]
 

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._activations import Activation
-from ._autograd import ModuleForward, values_a_row
-from ._backprop import Forward, forward_for
-from ._batches import Rows, rows_of, rows_within, values_in_a_row
-from ._device import Precision, as_tensor, chunk_bytes, has_free_threads
-from ._modes import available_threads, threads, threads_that_pay
-from ._products import Products, products_for
-from ._threads import in_threads, raise_if_stopped
-from ._validation import cast_rows
+from sk_mlp._compute.device import Precision, as_tensor, chunk_bytes, has_free_threads
+from sk_mlp._compute.kernels import Products, products_for
+from sk_mlp._compute.modes import available_threads, threads, threads_that_pay
+from sk_mlp._compute.threads import in_threads, raise_if_stopped
+from sk_mlp._network.activations import Activation
+from sk_mlp._network.autograd import ModuleForward, values_a_row
+from sk_mlp._network.batch import Rows, rows_of, rows_within, values_in_a_row
+from sk_mlp._network.closed_form import Forward, forward_for
+
+from .inputs import cast_rows
 
 _OUTPUT_BYTES = 64  # a row and output: raw predictions in two number types, and float64 temporaries of the inverse link
 

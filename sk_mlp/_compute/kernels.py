@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._device import has_faster_onednn
+from .device import has_faster_onednn
 
 # From so many multiply-adds on oneDNN wins back the 10 us that a call of it costs.
 _ONEDNN_WORK = 2_000_000

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._backprop import Penalty
-from ._batches import Batch, Rows
-from ._network import Kinds, Layout
-from ._objective import Objective
+from sk_mlp._objective import Objective
+
+from .batch import Batch, Rows
+from .closed_form import Penalty
+from .layout import Kinds, Layout
 
 Turns = Callable[[], AbstractContextManager[None]]  # what a module is called in, for what it may draw
 

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ._history import History
-from ._weights import Scaled
+from sk_mlp._network.state import State
+
+from .history import History
+from .weights import Scaled
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ._activations import Activation
-    from ._device import Precision
-    from ._objective import Objective
+    from sk_mlp._compute.device import Precision
+    from sk_mlp._network.activations import Activation
+    from sk_mlp._objective import Objective
 
 
 class Status(Enum):
@@ -100,18 +102,6 @@ class Progress(NamedTuple):
     def fresh_score(self) -> Progress:
         """Return the same progress without a best score, where the next ones are of another kind."""
         return self._replace(best_score=-np.inf, no_improvement=0)
-
-
-class State(NamedTuple):
-    """A network's values at some point of its training, NumPy: packed parameters, and what else a module keeps."""
-
-    parameters: np.ndarray
-    buffers: Mapping[str, np.ndarray]
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all parameters are."""
-        return bool(np.isfinite(self.parameters).all())
 
 
 class Watch(Protocol):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._history import Epoch
-from ._task import Progress, Settings
+from .history import Epoch
+from .task import Progress, Settings
 
 
 def observe(progress: Progress, settings: Settings, epoch: Epoch, n_rows: int) -> Progress:

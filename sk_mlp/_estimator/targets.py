@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from ._weights import Scaled
+from sk_mlp._training.weights import Scaled
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 _LARGE = 2**53  # from here on a float64 does not hold every integer

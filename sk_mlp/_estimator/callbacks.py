@@ -11,8 +11,8 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from ._modes import Surroundings, called_in
-from ._task import FitResult
+from sk_mlp._compute.modes import Surroundings, called_in
+from sk_mlp._training.task import FitResult
 
 # Attributes that scikit-learn sets on an estimator while it is fitted.
 OF_A_FIT_UNDER_WAY = frozenset({"_callback_fit_ctx", "_parent_callback_ctx", "_skl_callbacks_to_teardown"})

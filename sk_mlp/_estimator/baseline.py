@@ -15,9 +15,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from ._batches import values_in_a_row
-from ._modes import threads
-from ._task import FitResult, FitTask, Status, Table
+from sk_mlp._compute.modes import threads
+from sk_mlp._network.batch import values_in_a_row
+from sk_mlp._training.task import FitResult, FitTask, Status, Table
 
 _SOME_ROWS, _MANY_ROWS = 2000, 100_000  # to look at; more of them where some do not decide
 _MOST_VALUES = 2**20  # of features and raw predictions

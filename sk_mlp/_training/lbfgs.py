@@ -14,9 +14,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._batches import Batch, Pool, Rows, make_pool, rows_within
-from ._device import line_search_dtype
-from ._engine import (
+from sk_mlp._compute.device import line_search_dtype
+from sk_mlp._compute.modes import threads, threads_that_pay
+from sk_mlp._network.batch import Batch, Pool, Rows, make_pool, rows_within
+
+from .engine import (
     Snapshot,
     backprop_of,
     buffers,
@@ -29,9 +31,8 @@ from ._engine import (
     turns_of,
     work,
 )
-from ._history import Epoch
-from ._modes import threads, threads_that_pay
-from ._task import FitResult, FitTask, Status, Watch
+from .history import Epoch
+from .task import FitResult, FitTask, Status, Watch
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
 # one took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.

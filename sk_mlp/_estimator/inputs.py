@@ -16,8 +16,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from ._columns import naming_columns, require_no_dates
-from ._device import forwards
+from sk_mlp._compute.device import forwards
+
+from .columns import naming_columns, require_no_dates
 
 
 @contextmanager

@@ -23,13 +23,13 @@ from sklearn.utils._param_validation import (
 )
 from torch import nn
 
-from ._activations import ACTIVATIONS
-from ._device import PRECISIONS
-from ._modes import Surroundings, called_in
-from ._network import INITIALISATIONS
-from ._optimizers import require_usable
-from ._schedules import SCHEDULES
-from ._task import Settings
+from sk_mlp._compute.device import PRECISIONS
+from sk_mlp._compute.modes import Surroundings, called_in
+from sk_mlp._network.activations import ACTIVATIONS
+from sk_mlp._network.layout import INITIALISATIONS
+from sk_mlp._training.optimizers import require_usable
+from sk_mlp._training.schedules import SCHEDULES
+from sk_mlp._training.task import Settings
 
 
 class _OptimizerClass(HasMethods):

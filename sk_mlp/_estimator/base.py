@@ -19,34 +19,36 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from . import stacking
-from ._alike import alike
-from ._architecture import Architecture, Weights
-from ._attributes import OfProgress, as_it_is, becoming, changes, twin_of
-from ._autograd import may_draw
-from ._baseline import Fitted, doubts, far_scales
-from ._callbacks import OF_A_FIT_UNDER_WAY, Callbacks, callbacks_of
-from ._device import PRECISIONS, Precision, precision_for, resolve_device
-from ._modes import Surroundings, own_modes
-from ._network import sizes_of
-from ._objective import Objective
-from ._optimizers import resumed
-from ._parameters import (
+from sk_mlp import stacking
+from sk_mlp._alike import alike
+from sk_mlp._compute.device import PRECISIONS, Precision, precision_for, resolve_device
+from sk_mlp._compute.modes import Surroundings, own_modes
+from sk_mlp._network.architecture import Architecture, Weights
+from sk_mlp._network.autograd import may_draw
+from sk_mlp._network.layout import sizes_of
+from sk_mlp._network.state import State
+from sk_mlp._objective import Objective
+from sk_mlp._training.optimizers import resumed
+from sk_mlp._training.task import FitResult, FitTask, Progress, Status
+from sk_mlp._training.weights import Scaled, penalty_for
+from sk_mlp.exceptions import UntrainedWarning
+
+from .attributes import OfProgress, as_it_is, becoming, changes, twin_of
+from .baseline import Fitted, doubts, far_scales
+from .callbacks import OF_A_FIT_UNDER_WAY, Callbacks, callbacks_of
+from .inputs import (
+    generator_for,
+    prediction_data,
+    rewound_on_error,
+)
+from .parameters import (
     CONSTRAINTS,
     are_allowed,
     hint_for,
     settings_of,
 )
-from ._prediction import predict_rows, predict_rows_by_module
-from ._reading import Call, Sample, draw_tables, read
-from ._task import FitResult, FitTask, Progress, State, Status
-from ._validation import (
-    generator_for,
-    prediction_data,
-    rewound_on_error,
-)
-from ._weights import Scaled, penalty_for
-from .exceptions import UntrainedWarning
+from .prediction import predict_rows, predict_rows_by_module
+from .reading import Call, Sample, draw_tables, read
 
 _WARNINGS: dict[Status, type[Warning]] = {
     Status.MAX_ITER: ConvergenceWarning,

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from ._activations import Activation, activations_of
-from ._alike import difference
-from ._autograd import IN_TRAINING, load, module_layout, pack_module, require_outputs, trained_parameters, unpack_module
-from ._device import over_memory_of
-from ._modes import building
-from ._network import Kinds, Layout, build_module, draw_parameters, pack, unpack
-from ._task import State
+from sk_mlp._alike import difference
+from sk_mlp._compute.device import over_memory_of
+from sk_mlp._compute.modes import building
+
+from .activations import Activation, activations_of
+from .autograd import IN_TRAINING, load, module_layout, pack_module, require_outputs, trained_parameters, unpack_module
+from .layout import Kinds, Layout, build_module, draw_parameters, pack, unpack
+from .state import State
 
 
 class Weights(NamedTuple):

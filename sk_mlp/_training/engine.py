@@ -12,15 +12,17 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._autograd import Autograd, ModuleForward, Turns, buffers_of, module_layout, values_a_row
-from ._backprop import Backprop, DroppedHidden, Forward, Hidden, forward_for
-from ._batches import values_in_a_row
-from ._device import Precision, can_replay, has_free_threads
-from ._dropout import Masks, hash_rows
-from ._modes import Randomness, own_modes
-from ._network import Layout
-from ._products import Products, products_for
-from ._task import FitTask, State
+from sk_mlp._compute.device import Precision, can_replay, has_free_threads
+from sk_mlp._compute.kernels import Products, products_for
+from sk_mlp._compute.modes import Randomness, own_modes
+from sk_mlp._network.autograd import Autograd, ModuleForward, Turns, buffers_of, module_layout, values_a_row
+from sk_mlp._network.batch import values_in_a_row
+from sk_mlp._network.closed_form import Backprop, DroppedHidden, Forward, Hidden, forward_for
+from sk_mlp._network.dropout import Masks, hash_rows
+from sk_mlp._network.layout import Layout
+from sk_mlp._network.state import State
+
+from .task import FitTask
 
 _SHARD_ROWS = 32  # at least, of a batch
 _PASSES = 10  # of a step over the coefs: their gradient, penalty and norm, and Adam's five arrays

@@ -1,0 +1,1 @@
+"""Where it is computed: devices, kernels, threads and PyTorch's modes."""

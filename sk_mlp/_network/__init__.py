@@ -1,0 +1,1 @@
+"""Networks as functions of packed parameters: layouts, values and gradients."""
