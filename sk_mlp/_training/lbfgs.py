@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from time import perf_counter
 
 import numpy as np
 import scipy.optimize
@@ -81,7 +80,7 @@ class _Search:
         self._parameters = torch.from_numpy(self._x).to(task.device, dtype, copy=True)
         self._gradient = torch.zeros_like(self._parameters)
         self._total_gradient = torch.zeros_like(self._parameters)
-        self._started = self._last = perf_counter()
+        self._started = self._last = task.clock()
         self._rows = len(task.table.target)
         self._starts = range(0, self._rows, self._size)
         products = products_of(task, self._size)
@@ -153,7 +152,7 @@ class _Search:
         settings, watch = self._task.settings, self._task.watch
         self._x = intermediate_result.x.copy()
         loss, norm = float(intermediate_result.fun), float(self._total_gradient.norm())
-        now = perf_counter()
+        now = self._task.clock()
         self._epochs.append(Epoch(loss, gradient_norm=norm, seconds=now - self._last))
         self._last = now
         self._print()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +83,7 @@ def _train_until_few_are_left(stack: Stack) -> None:
     enough = max(1.0, _WORTHWHILE * len(living))
     try:
         while len(living) >= enough:
-            start = perf_counter()
+            start = stack.clock()
             stack.begin_epoch()
             stack.run_epoch()
             epochs = stack.epochs_seen(start)
@@ -155,7 +154,7 @@ class Member:
     epochs: list[Epoch] = field(default_factory=list)
     status: Status | None = None
     error: Exception | None = None
-    started: float = field(default_factory=perf_counter)
+    started: float = field(init=False)
 
     def __post_init__(self) -> None:
         task = self.task
@@ -165,6 +164,7 @@ class Member:
         self.turns = turns_of(task)
         self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)
         self.order = np.arange(len(task.table.rows))
+        self.started = task.clock()
 
     @property
     def is_running(self) -> bool:
@@ -266,7 +266,7 @@ class Member:
         verbose = self.task.settings.verbose
         if verbose:
             number = self.n_epochs if self.task.one_epoch and not isinstance(verbose, bool | np.bool_) else self.n_iter
-            seconds = perf_counter() - self.started
+            seconds = self.task.clock() - self.started
             for line in self.epochs[-1].lines(verbose, number, seconds, is_last=is_last):
                 self.task.say(line)
 
@@ -292,7 +292,7 @@ class Member:
         elif self.status is None and self.n_iter == settings.max_iter:
             self.status = Status.SCHEDULE_DONE if schedule_of(self.progress).has_end else Status.MAX_ITER
         elif self.status is None and settings.max_time is not None:
-            self.status = Status.MAX_TIME if perf_counter() - self.started > settings.max_time else None
+            self.status = Status.MAX_TIME if self.task.clock() - self.started > settings.max_time else None
 
     def _leave_plateau(self) -> None:
         """Lower the rate and go on, or stop, as the schedule has it."""
@@ -321,6 +321,7 @@ class Stack:
         self.members, self._crew, self._n_threads = members, crew, n_threads
         tasks = [member.task for member in members]
         task, products = tasks[0], data.products
+        self.clock = task.clock
         self.layout = layout_of(task, len(members))
         self.parameters = self.layout.join([member.current.parameters for member in members])
         gradient = torch.zeros_like(self.parameters)
@@ -411,7 +412,7 @@ class Stack:
         """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""
         validations = self._validations()
         losses, norms = self.epochs.mean_losses(), self.norms.last()
-        seconds = (perf_counter() - start) / max(1, len(self.living()))
+        seconds = (self.clock() - start) / max(1, len(self.living()))
         return [
             Epoch(loss, *validation, member.rate, norm, seconds)
             for loss, validation, member, norm in zip(losses, validations, self.members, norms, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -164,7 +165,7 @@ class FitTask:
     `dropout` have an entry for each hidden layer. A network that has no closed form comes as `module`, on the device,
     and is changed in training; `draws` tells whether it may draw from PyTorch's generators. `seed` is for what is
     random in a network. A last batch of less than `fewest_rows` joins the one before. `say` takes each line of
-    verbose output. Without an `rng` there is one batch, whose order nobody sees.
+    verbose output; `clock` gives seconds. Without an `rng` there is one batch, whose order nobody sees.
     """
 
     table: Table
@@ -187,6 +188,7 @@ class FitTask:
     optimizer_state: Mapping[str, Any] = field(default_factory=dict)
     watch: Watch | None = None
     say: Callable[[str], object] = print
+    clock: Callable[[], float] = perf_counter
 
 
 @dataclass(frozen=True)
