@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sk_mlp._compute.modes import callers_threads
+from sk_mlp._compute.intra_op import callers_threads
 
 from ._alike import is_same_function
 

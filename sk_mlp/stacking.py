@@ -24,12 +24,15 @@ import scipy.sparse as sp
 from joblib.parallel import ParallelBackendBase
 
 from sk_mlp._compute.device import has_free_threads, stack_bytes
+from sk_mlp._compute.intra_op import available_threads, threads
 from sk_mlp._compute.machine import free_memory
-from sk_mlp._compute.modes import Modes, Surroundings, available_threads, has_turn, threads
+from sk_mlp._compute.modes import Modes, Surroundings
+from sk_mlp._compute.randomness import has_turn
 from sk_mlp._compute.threads import in_threads
 from sk_mlp._training.engine import calls_others
 from sk_mlp._training.lbfgs import minimise
-from sk_mlp._training.loop import member_bytes, stack_key, train
+from sk_mlp._training.loop import train
+from sk_mlp._training.run import member_bytes, stack_key
 from sk_mlp._training.task import FitResult, FitTask, Status
 
 from ._ambient import Ambient

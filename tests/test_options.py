@@ -28,7 +28,8 @@ from torch.nn.functional import cross_entropy
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
 from sk_mlp._network.autograd import WeightedBatchNorm
 from sk_mlp._network.dropout import Masks, hash_rows
-from sk_mlp._network.layout import INITIALISATIONS, draw_parameters, unpack
+from sk_mlp._network.init import INITIALISATIONS, draw_parameters
+from sk_mlp._network.layout import unpack
 from sk_mlp._objective import REGRESSION_LOSSES
 from sk_mlp._training.schedules import SCHEDULES
 

@@ -29,7 +29,8 @@ from sk_mlp._network.layout import sizes_of
 from sk_mlp._network.state import State
 from sk_mlp._objective import Objective
 from sk_mlp._training.optimizers import resumed
-from sk_mlp._training.task import FitResult, FitTask, Progress, Status
+from sk_mlp._training.progress import Progress
+from sk_mlp._training.task import FitResult, FitTask, Status
 from sk_mlp._training.weights import Scaled, penalty_for
 from sk_mlp.exceptions import UntrainedWarning
 

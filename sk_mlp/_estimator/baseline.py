@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from sk_mlp._compute.modes import threads
+from sk_mlp._compute.intra_op import threads
 from sk_mlp._network.batch import values_in_a_row
 from sk_mlp._training.task import FitResult, FitTask, Status, Table
 

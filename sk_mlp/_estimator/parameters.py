@@ -26,10 +26,10 @@ from torch import nn
 from sk_mlp._compute.device import PRECISIONS
 from sk_mlp._compute.modes import Surroundings, called_in
 from sk_mlp._network.activations import ACTIVATIONS
-from sk_mlp._network.layout import INITIALISATIONS
+from sk_mlp._network.init import INITIALISATIONS
 from sk_mlp._training.optimizers import require_usable
 from sk_mlp._training.schedules import SCHEDULES
-from sk_mlp._training.task import Settings
+from sk_mlp._training.settings import Settings
 
 
 class _OptimizerClass(HasMethods):

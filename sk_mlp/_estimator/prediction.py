@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sk_mlp._compute.device import Precision, as_tensor, chunk_bytes, has_free_threads
+from sk_mlp._compute.intra_op import available_threads, threads, threads_that_pay
 from sk_mlp._compute.kernels import Products, products_for
-from sk_mlp._compute.modes import available_threads, threads, threads_that_pay
 from sk_mlp._compute.threads import in_threads, raise_if_stopped
 from sk_mlp._network.activations import Activation
 from sk_mlp._network.autograd import ModuleForward, values_a_row

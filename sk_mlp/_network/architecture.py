@@ -16,11 +16,13 @@ from torch.nn.parameter import UninitializedParameter
 
 from sk_mlp._alike import difference
 from sk_mlp._compute.device import over_memory_of
-from sk_mlp._compute.modes import building
+from sk_mlp._compute.randomness import building
 
 from .activations import Activation, activations_of
 from .autograd import IN_TRAINING, load, module_layout, pack_module, require_outputs, trained_parameters, unpack_module
-from .layout import Kinds, Layout, build_module, draw_parameters, pack, unpack
+from .init import draw_parameters
+from .layout import Layout, pack, unpack
+from .modules import Kinds, build_module
 from .state import State
 
 

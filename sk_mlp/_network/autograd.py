@@ -19,7 +19,8 @@ from sk_mlp._objective import Objective
 
 from .batch import Batch, Rows
 from .closed_form import Penalty
-from .layout import Kinds, Layout
+from .layout import Layout
+from .modules import Kinds
 
 Turns = Callable[[], AbstractContextManager[None]]  # what a module is called in, for what it may draw
 

@@ -9,15 +9,15 @@ without a copy. For k = 1 packed and flat are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from math import prod, sqrt
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Layout:
@@ -141,48 +141,6 @@ def _named(name: str, shapes: Iterable[tuple[int, ...]]) -> dict[str, tuple[int,
     return {f"{name}[{i}]": shape for i, shape in enumerate(shapes)}
 
 
-class Initialisation(NamedTuple):
-    """How a layer is drawn: within a bound or, if normal, with a standard deviation; intercepts likewise or zero.
-
-    `scale(fan_in, fan_out, factor)` is the bound or the standard deviation.
-    """
-
-    scale: Callable[[int, int, float], float]
-    is_normal: bool = False
-    draws_intercepts: bool = True
-
-    def layer(self, fan_in: int, fan_out: int, factor: float, rng: np.random.RandomState) -> list[np.ndarray]:
-        """Draw coefs `(fan_in, fan_out)` and intercepts `(fan_out,)`, float64."""
-        scale = self.scale(fan_in, fan_out, factor)
-        low, high = (0.0, scale) if self.is_normal else (-scale, scale)
-        draw = rng.normal if self.is_normal else rng.uniform
-        coef = draw(low, high, (fan_in, fan_out))
-        return [coef, draw(low, high, fan_out) if self.draws_intercepts else np.zeros(fan_out)]
-
-
-# Glorot and Bengio, AISTATS 2010, with scikit-learn's factor for the activation; He et al., ICCV 2015; LeCun et al.,
-# "Efficient BackProp", 1998; and `torch.nn.Linear`.
-INITIALISATIONS = {
-    "glorot_uniform": Initialisation(lambda fan_in, fan_out, factor: sqrt(factor / (fan_in + fan_out))),
-    "he_normal": Initialisation(lambda fan_in, *_: sqrt(2 / fan_in), is_normal=True, draws_intercepts=False),
-    "he_uniform": Initialisation(lambda fan_in, *_: sqrt(6 / fan_in), draws_intercepts=False),
-    "lecun_normal": Initialisation(lambda fan_in, *_: sqrt(1 / fan_in), is_normal=True, draws_intercepts=False),
-    "torch": Initialisation(lambda fan_in, *_: sqrt(1 / fan_in)),
-}
-
-
-def draw_parameters(
-    layer_sizes: Sequence[int], init: str, factors: Sequence[float], rng: np.random.RandomState
-) -> np.ndarray:
-    """Draw packed float64 parameters, coefs before intercepts in each layer; a layer's factor is Glorot's."""
-    layers = [
-        INITIALISATIONS[init].layer(*shape, factor, rng)
-        for shape, factor in zip(pairwise(layer_sizes), factors, strict=True)
-    ]
-    coefs, intercepts = zip(*layers, strict=True)
-    return pack(coefs, intercepts, np.dtype(np.float64))
-
-
 def pack(coefs: Iterable[np.ndarray], intercepts: Iterable[np.ndarray], dtype: np.dtype) -> np.ndarray:
     """Pack one network's coefs, all `(fan_in, fan_out)`, and intercepts `(fan_out,)` into a new vector."""
     *hidden, output = coefs
@@ -223,67 +181,3 @@ def sizes_of(
 def _shape(array: Any) -> tuple[int, ...]:
     """Return the shape of an array, or of a list of lists."""
     return array.shape if type(array) is np.ndarray else np.shape(array)
-
-
-class Kinds(NamedTuple):
-    """Which modules a network is built of, besides linear layers and activations."""
-
-    layer_norm: Callable[[int], nn.Module] = nn.LayerNorm
-    batch_norm: Callable[[int], nn.Module] = nn.BatchNorm1d
-    dropout: Callable[[float], nn.Module] = nn.Dropout
-
-    def normalization(self, name: str | None, units: int) -> list[nn.Module]:
-        """Return the modules that normalise a hidden layer's values before its activation."""
-        return [] if name is None else [{"layer": self.layer_norm, "batch": self.batch_norm}[name](units)]
-
-
-def build_module(
-    coefs: Sequence[Tensor],
-    intercepts: Sequence[Tensor],
-    activations: Sequence[Callable[[], nn.Module]],
-    dropout: Sequence[float],
-    normalization: str | None,
-    kinds: Kinds = Kinds(),  # noqa: B008  (immutable)
-) -> nn.Sequential:
-    """Return linear layers over the memory of the given tensors.
-
-    After all but the last of them come normalization, if any, an activation and dropout, one of `dropout` or none.
-    """
-    linears = [_linear(coef, intercept) for coef, intercept in zip(coefs, intercepts, strict=True)]
-    layers: list[nn.Module] = []
-    for i, (linear, activation) in enumerate(zip(linears, activations, strict=False)):
-        layers += [linear, *kinds.normalization(normalization, linear.out_features), _made(activation)]
-        layers += [kinds.dropout(rate) for rate in dropout[i : i + 1]]
-    return nn.Sequential(*layers, linears[-1])
-
-
-def _made(activation: Callable[[], nn.Module]) -> nn.Module:
-    """Call what makes an activation. Raises ValueError unless that is a module."""
-    try:
-        made = activation()
-    except TypeError as error:
-        raise ValueError(
-            f"activation must make an nn.Module when called without arguments (nn.ReLU, not torch.relu), "
-            f"got {activation!r}: {error}"
-        ) from error
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"activation must make an nn.Module, got {made!r} from {activation!r}")
-    return made
-
-
-def _linear(coef: Tensor, intercept: Tensor) -> nn.Linear:
-    """Return an `nn.Linear` that shares the memory of `coef` `(fan_in, fan_out)` and `intercept` `(fan_out,)`."""
-    fan_in, fan_out = coef.shape
-    linear = nn.Linear(fan_in, fan_out, device="meta")
-    linear.weight, linear.bias = nn.Parameter(coef.T), nn.Parameter(intercept)
-    linear.register_state_dict_post_hook(_with_contiguous_weight)
-    return linear
-
-
-def _with_contiguous_weight(
-    linear: nn.Module, state: MutableMapping[str, Tensor], prefix: str, local_metadata: object
-) -> None:
-    """Copy a weight that lies transposed in memory: safetensors and others take no such views."""
-    weight = state[f"{prefix}weight"]
-    if not isinstance(weight, nn.Parameter):  # those are given out to whom `keep_vars`
-        state[f"{prefix}weight"] = weight.contiguous()

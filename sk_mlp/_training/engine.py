@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sk_mlp._compute.device import Precision, can_replay, has_free_threads
 from sk_mlp._compute.kernels import Products, products_for
-from sk_mlp._compute.modes import Randomness, own_modes
+from sk_mlp._compute.modes import own_modes
+from sk_mlp._compute.randomness import Randomness
 from sk_mlp._network.autograd import Autograd, ModuleForward, Turns, buffers_of, module_layout, values_a_row
 from sk_mlp._network.batch import values_in_a_row
 from sk_mlp._network.closed_form import Backprop, DroppedHidden, Forward, Hidden, forward_for

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sk_mlp._compute.device import line_search_dtype
-from sk_mlp._compute.modes import threads, threads_that_pay
-from sk_mlp._network.batch import Batch, Pool, Rows, make_pool, rows_within
+from sk_mlp._compute.intra_op import threads, threads_that_pay
+from sk_mlp._network.batch import Batch, Rows, rows_within
 
 from .engine import (
     Snapshot,
@@ -31,6 +31,7 @@ from .engine import (
     work,
 )
 from .history import Epoch
+from .pool import Pool, make_pool
 from .task import FitResult, FitTask, Status, Watch
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sk_mlp._compute.device import over_memory_of
 from sk_mlp._network.layout import Layout
 
-from .task import Settings
+from .settings import Settings
 
 
 class Optimizer(ABC):

@@ -11,7 +11,8 @@ from math import cos, isfinite, pi
 from numbers import Real
 from typing import NamedTuple
 
-from .task import Progress, Settings
+from .progress import Progress
+from .settings import Settings
 
 _SMALLEST_RATE = 1e-6  # below it "adaptive" and "plateau" stop
 # As torch.optim.lr_scheduler.OneCycleLR has them.

@@ -12,7 +12,8 @@ import numpy as np
 
 from sk_mlp._network.state import State
 
-from .history import History
+from .progress import Progress
+from .settings import Settings
 from .weights import Scaled
 
 if TYPE_CHECKING:
@@ -49,60 +50,6 @@ class Status(Enum):
     def message(self, settings: Settings) -> str:
         """Return the message for a training with `settings`."""
         return self.value.format(**vars(settings))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The estimator's parameters that training reads, under the names scikit-learn gives them."""
-
-    solver: str | type[torch.optim.Optimizer]
-    solver_kwargs: Mapping[str, Any] | None
-    alpha: float
-    weight_decay: float
-    batch_size: int
-    learning_rate: str | Callable[[int], float]
-    learning_rate_init: float
-    power_t: float
-    warmup_epochs: int
-    max_grad_norm: float | None
-    max_iter: int
-    max_time: float | None
-    shuffle: bool
-    tol: float
-    verbose: bool | int
-    momentum: float
-    nesterovs_momentum: bool
-    early_stopping: bool
-    beta_1: float
-    beta_2: float
-    epsilon: float
-    n_iter_no_change: float
-    max_fun: int
-
-
-class Progress(NamedTuple):
-    """What a training has seen so far; a warm start or `partial_fit` goes on from here.
-
-    `rate_factor` multiplies `learning_rate_init`, as `schedule` left it `n_scheduled` epochs after its beginning; `t`
-    counts training rows seen.
-    """
-
-    history: History = History()  # which does not change
-    best_loss: float = np.inf
-    best_score: float = -np.inf
-    no_improvement: int = 0
-    t: int = 0
-    schedule: str = "constant"
-    n_scheduled: int = 0
-    rate_factor: float = 1.0
-
-    def fresh_rate(self) -> Progress:
-        """Return the same progress at the beginning of the schedule, as a new optimizer has it."""
-        return self._replace(rate_factor=1.0, n_scheduled=0)
-
-    def fresh_score(self) -> Progress:
-        """Return the same progress without a best score, where the next ones are of another kind."""
-        return self._replace(best_score=-np.inf, no_improvement=0)
 
 
 class Watch(Protocol):

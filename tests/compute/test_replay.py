@@ -9,10 +9,12 @@ import torch
 import torch.utils._python_dispatch as modes
 from problems import PROBLEMS
 
-from sk_mlp import MLPTorchRegressor, _replay, _step
+from sk_mlp import MLPTorchRegressor
+from sk_mlp._compute import replay as replay_module
 from sk_mlp._compute.replay import Replay, can_record, record
 from sk_mlp._compute.threads import in_threads
 from sk_mlp._network.activations import ACTIVATIONS
+from sk_mlp._training import step
 
 NETWORK = {"hidden_layer_sizes": (6, 5), "max_iter": 60, "batch_size": 60, "n_iter_no_change": 99, "random_state": 0}
 # Each kind of step: what the problem is, and the options that make the difference.
@@ -78,7 +80,7 @@ def recordings(monkeypatch):
         found.append(record(function, operands))
         return found[-1]
 
-    monkeypatch.setattr(_step, "record", watched)
+    monkeypatch.setattr(step, "record", watched)
     return found
 
 
@@ -87,7 +89,7 @@ def test_replayed_steps_are_the_same_to_the_bit(problem, options, recordings, mo
     replayed = _fit(problem, options)
     assert recordings
     assert all(isinstance(recording, Replay) for recording in recordings)
-    monkeypatch.setattr(_step, "record", lambda function, _: function())
+    monkeypatch.setattr(step, "record", lambda function, _: function())
     for ours, expected in zip(_values(replayed), _values(_fit(problem, options)), strict=True):
         np.testing.assert_array_equal(ours, expected)
 
@@ -162,9 +164,9 @@ class TestRecord:
         for _ in range(2):
             expected.mul_(value).add_(0.5, alpha=2)
         assert torch.equal(x, expected)
-        with _replay._Recorder() as recorder:
+        with replay_module._Recorder() as recorder:
             x.mul_(value).add_(0.5, alpha=0.25)
-        assert "." not in _replay._Writer([x]).write(recorder.calls).text.replace("...", "")
+        assert "." not in replay_module._Writer([x]).write(recorder.calls).text.replace("...", "")
 
     def test_recordings_in_several_threads(self):
         """Modes of PyTorch's share settings of the whole process, which must be afterwards as they were before."""
@@ -199,17 +201,18 @@ class TestRecord:
     def test_the_compiler_is_not_imported(self):
         """It would take seconds."""
         code = (
-            "import sys, warnings\nwarnings.simplefilter('ignore')\nfrom sk_mlp import MLPTorchClassifier, _replay\n"
+            "import sys, warnings\nwarnings.simplefilter('ignore')\nfrom sk_mlp import MLPTorchClassifier\n"
+            "from sk_mlp._compute import replay\n"
             "MLPTorchClassifier((4,), batch_size=5, max_iter=20, device='cpu').fit([[0.0], [1.0]] * 50, [0, 1] * 50)\n"
-            "assert _replay._compiled.cache_info().currsize == 1\nassert 'torch._dynamo' not in sys.modules"
+            "assert replay._compiled.cache_info().currsize == 1\nassert 'torch._dynamo' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_classifiers_of_one_shape_share_a_compiled_step(unconverged):
     _fit("multiclass", {})
-    before = _replay._compiled.cache_info()
+    before = replay_module._compiled.cache_info()
     _fit("multiclass", {"hidden_layer_sizes": (7, 3), "alpha": 0.1, "random_state": 1})
-    after = _replay._compiled.cache_info()
+    after = replay_module._compiled.cache_info()
     assert after.misses == before.misses
     assert after.hits > before.hits

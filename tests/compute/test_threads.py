@@ -19,10 +19,11 @@ from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 from user_code import AfterEachEpoch
 
-from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _prediction, stacking
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
+from sk_mlp._compute.intra_op import available_threads
 from sk_mlp._compute.machine import available_cores, count_cores
-from sk_mlp._compute.modes import available_threads
 from sk_mlp._compute.threads import called_by_waiting_thread, in_threads, raise_if_stopped
+from sk_mlp._estimator import prediction
 
 VARIABLE = ContextVar("VARIABLE", default=0)
 X, LABELS = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
@@ -304,7 +305,7 @@ class TestPredictionsInThreads:
 
     @pytest.fixture(autouse=True)
     def _small_chunks(self, monkeypatch):
-        monkeypatch.setattr(_prediction, "chunk_bytes", lambda _: 10_000)
+        monkeypatch.setattr(prediction, "chunk_bytes", lambda _: 10_000)
 
     @pytest.mark.parametrize("name", PROBLEMS)
     def test_the_same_to_the_bit_for_any_number_of_threads(self, name, monkeypatch):
@@ -312,16 +313,16 @@ class TestPredictionsInThreads:
         estimator = problem.ours(**OPTIONS, **problem.options, activation="tanh", max_iter=5).fit(X, problem.y)
         found = []
         for n in (1, 2, 4):
-            monkeypatch.setattr(_prediction, "available_threads", lambda n=n: n)
+            monkeypatch.setattr(prediction, "available_threads", lambda n=n: n)
             found.append((estimator.predict(X), raw_prediction(estimator, X)))
         for labels, values in found[1:]:
             np.testing.assert_array_equal(labels, found[0][0])
             np.testing.assert_array_equal(values, found[0][1])
 
     def test_as_many_as_may_compute(self, monkeypatch):
-        monkeypatch.setattr("sk_mlp._compute.modes.available_cores", lambda: 5)
+        monkeypatch.setattr("sk_mlp._compute.intra_op.available_cores", lambda: 5)
         used, before = [], torch.get_num_threads()
-        monkeypatch.setattr(_prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
+        monkeypatch.setattr(prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
         torch.set_num_threads(3)
         try:
@@ -334,7 +335,7 @@ class TestPredictionsInThreads:
         assert used == [3, 5]
 
     def test_a_value_too_large_is_an_error_as_without_threads(self, monkeypatch):
-        monkeypatch.setattr(_prediction, "available_threads", lambda: 2)
+        monkeypatch.setattr(prediction, "available_threads", lambda: 2)
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
         rows = X.copy()
         rows[-1, 0] = 1e300
@@ -342,7 +343,7 @@ class TestPredictionsInThreads:
             estimator.predict(rows)
 
     def test_ctrl_c_ends_them(self, monkeypatch):
-        monkeypatch.setattr(_prediction, "available_threads", lambda: 2)
+        monkeypatch.setattr(prediction, "available_threads", lambda: 2)
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
         handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 0.3)

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._training.loop import Stack
+from sk_mlp._training.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("unconverged")
 FAST = {"hidden_layer_sizes": (5,), "max_iter": 6, "batch_size": 40, "random_state": 0, "learning_rate_init": 0.01}

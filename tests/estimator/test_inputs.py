@@ -13,8 +13,8 @@ from problems import PROBLEMS, raw_prediction
 from sklearn.base import clone
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp import _prediction as prediction_module
-from sk_mlp import _validation as validation_module
+from sk_mlp._estimator import inputs as validation_module
+from sk_mlp._estimator import prediction as prediction_module
 from sk_mlp._estimator.reading import Call, Sample
 from sk_mlp._network.batch import SparseRows
 
@@ -357,7 +357,7 @@ def test_validation_in_chunks_is_validation(where, monkeypatch):
     problem = PROBLEMS["regression"]
     fits = []
     for n_bytes in (16 * 2**20, 1000):
-        monkeypatch.setattr("sk_mlp._training.loop._VALIDATION_BYTES", n_bytes)
+        monkeypatch.setattr("sk_mlp._training.validation._VALIDATION_BYTES", n_bytes)
         fits.append(problem.ours(**FAST, early_stopping=True, **where).fit(problem.X, problem.y))
     np.testing.assert_allclose(fits[0].validation_scores_, fits[1].validation_scores_, rtol=1e-5)
 

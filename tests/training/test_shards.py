@@ -10,8 +10,12 @@ from itertools import count
 import numpy as np
 import pytest
 
-from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _batches, _engine, _modes, _optimizers, _step, _training
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+from sk_mlp._compute import intra_op
 from sk_mlp._compute.threads import Crew, Stopped, raise_if_stopped
+from sk_mlp._training import engine, optimizers, pool
+from sk_mlp._training import stack as stack_module
+from sk_mlp._training import step as step_module
 
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(331, 23))
@@ -65,15 +69,15 @@ def _no_thread_is_left(unconverged):
 @pytest.fixture
 def share(monkeypatch):
     """Return what has the steps of all fits shared by so many threads."""
-    monkeypatch.setattr(_modes, "_SERIAL_WORK", 0)
-    monkeypatch.setattr(_engine, "_SHARD_ROWS", 1)
-    return lambda n: monkeypatch.setattr(_modes, "available_threads", lambda: n)
+    monkeypatch.setattr(intra_op, "_SERIAL_WORK", 0)
+    monkeypatch.setattr(engine, "_SHARD_ROWS", 1)
+    return lambda n: monkeypatch.setattr(intra_op, "available_threads", lambda: n)
 
 
 def _fit(name, monkeypatch, **more):
     cls, y, options, of_fit = CASES[name]
     if name == "adam of tensors":
-        monkeypatch.setattr(_training, "has_fused_adam", lambda _: False)
+        monkeypatch.setattr(stack_module, "has_fused_adam", lambda _: False)
     return cls(**{"dtype": "float64", **OPTIONS, **options, **more}).fit(X, y, **of_fit)
 
 
@@ -100,7 +104,7 @@ def test_shared_steps_are_those_of_one_thread(name, share, monkeypatch):
 def test_they_repeat_themselves_replayed_or_not(name, share, monkeypatch):
     share(3)
     replayed = [_parameters(_fit(name, monkeypatch)) for _ in range(2)]
-    monkeypatch.setattr(_step, "record", lambda function, _: function())
+    monkeypatch.setattr(step_module, "record", lambda function, _: function())
     called = _parameters(_fit(name, monkeypatch))
     np.testing.assert_array_equal(replayed[0], called)
     np.testing.assert_array_equal(replayed[1], called)
@@ -146,7 +150,7 @@ def interrupt(monkeypatch):
             raise_if_stopped()
 
         checks = count(1)
-        monkeypatch.setattr(_training, "raise_if_stopped", interrupting)
+        monkeypatch.setattr(stack_module, "raise_if_stopped", interrupting)
 
     # Not SIGINT, which other libraries of the suite handle, too.
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -161,7 +165,7 @@ def test_an_interrupt_leaves_whole_steps(name, n_checks, share, interrupt, monke
     """Whenever it comes the network is that of some step, for all of its parameters, and so is the optimizer."""
     share(3)
     after_each_step = []
-    take_steps = _training.Stack._take_steps
+    take_steps = stack_module.Stack._take_steps
 
     def watched(stack, thread, batches):
         for batch in batches:
@@ -170,7 +174,7 @@ def test_an_interrupt_leaves_whole_steps(name, n_checks, share, interrupt, monke
             take_steps(stack, thread, [batch])
 
     with monkeypatch.context() as patch:
-        patch.setattr(_training.Stack, "_take_steps", watched)
+        patch.setattr(stack_module.Stack, "_take_steps", watched)
         _fit(name, monkeypatch)
     interrupt(n_checks)  # of three a step
     with pytest.warns(UserWarning, match="interrupted"):
@@ -216,7 +220,7 @@ def test_a_forked_child_does_not_wait_for_threads(share):
 
 def test_a_failing_thread_ends_the_fit(share, monkeypatch):
     share(3)
-    move, calls = _optimizers.FusedAdam.move, []
+    move, calls = optimizers.FusedAdam.move, []
 
     def failing(optimizer):
         calls.append(1)
@@ -224,15 +228,15 @@ def test_a_failing_thread_ends_the_fit(share, monkeypatch):
             raise ZeroDivisionError("in a thread")
         move(optimizer)
 
-    monkeypatch.setattr(_optimizers.FusedAdam, "move", failing)
-    monkeypatch.setattr(_step, "record", lambda function, _: function())
+    monkeypatch.setattr(optimizers.FusedAdam, "move", failing)
+    monkeypatch.setattr(step_module, "record", lambda function, _: function())
     with pytest.raises(ZeroDivisionError, match="in a thread"):
         _fit("adam", monkeypatch)
 
 
 def test_an_error_while_batches_are_drawn_ends_the_fit(share, monkeypatch):
     share(3)
-    draw = _batches.ShardGatherer.__call__
+    draw = pool.ShardGatherer.__call__
 
     def failing(gatherer, index):
         for i, rows in enumerate(draw(gatherer, index)):
@@ -240,7 +244,7 @@ def test_an_error_while_batches_are_drawn_ends_the_fit(share, monkeypatch):
                 raise ZeroDivisionError("in a thread")
             yield rows
 
-    monkeypatch.setattr(_batches.ShardGatherer, "__call__", failing)
+    monkeypatch.setattr(pool.ShardGatherer, "__call__", failing)
     with pytest.raises(ZeroDivisionError, match="in a thread"):
         _fit("adam", monkeypatch)
 

@@ -9,10 +9,12 @@ from problems import PROBLEMS
 from scipy.sparse import csr_array
 
 from sk_mlp._estimator.reading import Call, Sample
-from sk_mlp._network import batch as _batches
-from sk_mlp._network.layout import Layout, draw_parameters, pack, unpack
+from sk_mlp._network.init import draw_parameters
+from sk_mlp._network.layout import Layout, pack, unpack
+from sk_mlp._training import epochs as epochs_module
 from sk_mlp._training import optimizers as _optimizers
-from sk_mlp._training.loop import stack_key, train
+from sk_mlp._training.loop import train
+from sk_mlp._training.run import stack_key
 from sk_mlp._training.task import Status, Table, Validation
 
 CALL = Call(goes_on=False)
@@ -87,7 +89,7 @@ def test_a_stack_validates_in_chunks(where, rtol, monkeypatch):
     """Members of unequal size, one without validation rows."""
     found = []
     for n_bytes in (16 * 2**20, 3000):
-        monkeypatch.setattr("sk_mlp._training.loop._VALIDATION_BYTES", n_bytes)
+        monkeypatch.setattr("sk_mlp._training.validation._VALIDATION_BYTES", n_bytes)
         made = tasks(PROBLEMS["multiclass"], "adam", where, True, True)
         assert {task.validation is None for task in made} == {True, False}
         found.append([result.progress.history for result in train(made)])
@@ -212,5 +214,5 @@ def test_rows_are_the_same_by_long_indices(options, monkeypatch, unconverged):
         )
 
     short = curve()
-    monkeypatch.setattr(_batches, "_LEAST_LONG", 0)
+    monkeypatch.setattr(epochs_module, "_LEAST_LONG", 0)
     assert curve() == short

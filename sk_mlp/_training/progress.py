@@ -1,9 +1,38 @@
-"""When to stop: progress after an epoch, and whether it has been too small for too long."""
+"""What a training has seen so far, and when that ends it."""
 
 from __future__ import annotations
 
-from .history import Epoch
-from .task import Progress, Settings
+from typing import NamedTuple
+
+import numpy as np
+
+from .history import Epoch, History
+from .settings import Settings
+
+
+class Progress(NamedTuple):
+    """What a training has seen so far; a warm start or `partial_fit` goes on from here.
+
+    `rate_factor` multiplies `learning_rate_init`, as `schedule` left it `n_scheduled` epochs after its beginning; `t`
+    counts training rows seen.
+    """
+
+    history: History = History()  # which does not change
+    best_loss: float = np.inf
+    best_score: float = -np.inf
+    no_improvement: int = 0
+    t: int = 0
+    schedule: str = "constant"
+    n_scheduled: int = 0
+    rate_factor: float = 1.0
+
+    def fresh_rate(self) -> Progress:
+        """Return the same progress at the beginning of the schedule, as a new optimizer has it."""
+        return self._replace(rate_factor=1.0, n_scheduled=0)
+
+    def fresh_score(self) -> Progress:
+        """Return the same progress without a best score, where the next ones are of another kind."""
+        return self._replace(best_score=-np.inf, no_improvement=0)
 
 
 def observe(progress: Progress, settings: Settings, epoch: Epoch, n_rows: int) -> Progress:

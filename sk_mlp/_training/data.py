@@ -1,0 +1,64 @@
+"""The samples of several tasks: inputs in one pool, targets and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from .engine import products_of
+from .pool import make_pool
+from .task import FitTask, Table
+
+
+class Data:
+    """The samples of the tasks: distinct inputs once in a pool, and any members' targets and weights."""
+
+    def __init__(self, task: FitTask, tables: Sequence[Table]) -> None:
+        self._device, self._master = task.device, task.precision.master
+        self.products = products_of(task, task.settings.batch_size)
+        distinct = {id(table.X): table.X for table in tables}
+        starts = np.cumsum([0, *(X.shape[0] for X in distinct.values())])
+        self._offsets = dict(zip(distinct, starts, strict=False))
+        self.pool = make_pool(_concatenate(list(distinct.values())), task.device, self.products)
+
+    def for_validation(self, tasks: Sequence[FitTask]) -> Data:
+        """Return the samples that the tasks validate on: these, if they were held out of them."""
+        tables = [task.validation.table for task in tasks if task.validation is not None]
+        return self if all(id(table.X) in self._offsets for table in tables) else Data(tasks[0], tables)
+
+    def rows(self, tables: Sequence[Table]) -> list[np.ndarray]:
+        """Return where in the pool the rows of each table lie, `(n_i,)` each."""
+        return [table.rows + self._offsets[id(table.X)] for table in tables]
+
+    def target(self, tables: Sequence[Table]) -> Tensor:
+        """Return the targets of the rows of all tables, one after another, `(sum of n_i, n_outputs)`."""
+        return self._join([table.target[table.rows] for table in tables])
+
+    def weight(self, tables: Sequence[Table]) -> Tensor | None:
+        """Return the weights of the rows, `(sum of n_i,)`, or None if no table has any."""
+        if all(table.sample_weight is None for table in tables):
+            return None
+        return self._join([self._weight_of(table) for table in tables])
+
+    def _weight_of(self, table: Table) -> np.ndarray:
+        """Return the weights of a table's rows, one each if it has none."""
+        if table.sample_weight is None:
+            return np.ones(len(table.rows), np.float32)
+        return table.sample_weight[table.rows]
+
+    def _join(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """Return one tensor on the device; values in the master number type, class indices as they are."""
+        joined = torch.from_numpy(_concatenate(arrays))
+        return joined.to(self._device, self._master if joined.is_floating_point() else None)
+
+
+def _concatenate(inputs: Sequence[Any]) -> Any:
+    """Return the rows of all inputs, dense or sparse; one input is returned as it is."""
+    if len(inputs) == 1:
+        return inputs[0]
+    return sp.vstack(inputs, format="csr") if sp.issparse(inputs[0]) else np.concatenate(inputs)

@@ -1,0 +1,207 @@
+"""One task on its way to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sk_mlp._network.autograd import Turns
+from sk_mlp._network.state import State
+
+from .engine import (
+    Snapshot,
+    buffers,
+    stay_finite,
+    turns_of,
+)
+from .history import Epoch
+from .progress import Progress, observe, on_plateau
+from .schedules import rate, schedule_of, take_up, with_next_rate
+from .task import FitResult, FitTask, Status
+
+
+class Values(NamedTuple):
+    """A network and its optimizer's state, at some point of its training."""
+
+    snapshot: Snapshot
+    optimizer_state: Mapping[str, Any]
+
+
+@dataclass
+class Member:
+    """One task on its way to a result: the values that outlive a stack."""
+
+    task: FitTask
+    turns: Turns = field(init=False)
+    first: Snapshot = field(init=False)
+    current: Snapshot = field(init=False)
+    best: Snapshot = field(init=False)
+    optimizer_state: Mapping[str, Any] = field(init=False)
+    progress: Progress = field(init=False)
+    order: np.ndarray = field(init=False)
+    epochs: list[Epoch] = field(default_factory=list)
+    status: Status | None = None
+    error: Exception | None = None
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        task = self.task
+        # A copy: the task keeps its starting point. (`torch.tensor` takes ten times as long to make one.)
+        parameters = torch.from_numpy(task.parameters.copy()).to(task.device, task.precision.master)
+        self.first = self.current = self.best = Snapshot(parameters, buffers(task))
+        self.turns = turns_of(task)
+        self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)
+        self.order = np.arange(len(task.table.rows))
+        self.started = task.clock()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are epochs to come."""
+        return self.status is None and self.error is None
+
+    @property
+    def n_iter(self) -> int:
+        """How many epochs are over."""
+        return len(self.epochs)
+
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs are over, those of earlier trainings included."""
+        return len(self.progress.history) + self.n_iter
+
+    @property
+    def rate(self) -> float:
+        """The learning rate in force."""
+        return rate(self.progress, self.task.settings)
+
+    def begin_epoch(self, values: Callable[[], Values]) -> None:
+        """Set the rate of the next epoch, and tell who watches; what users' code raises is this member's error."""
+        if not self.is_running:
+            return
+        try:
+            self.progress = with_next_rate(self.progress, self.task.settings)
+            if self.task.watch is not None:
+                self.task.watch.begin_epoch(lambda: self._result(*values()))
+        except Exception as error:
+            self.error = error
+
+    def next_order(self) -> np.ndarray:
+        """Return the row order of the next epoch: scikit-learn's, which shuffles the last one further.
+
+        One batch of all rows is the same in any order, but for rounding: what is drawn for it only moves `rng` on.
+        """
+        if self.task.settings.shuffle and self.is_running and self.task.rng is not None:
+            permutation = self.task.rng.permutation(len(self.order))
+            if len(self.order) > self.task.settings.batch_size:
+                self.order = self.order[permutation]
+        return self.order
+
+    def end_epoch(self, epoch: Epoch, values: Callable[[], Values]) -> bool:
+        """Take note of an epoch, decide whether it was the last, and tell whether its score is the best so far."""
+        best_before, watch = self.progress.best_score, self.task.watch
+        try:
+            self._take_note(self._scored(epoch, lambda: values().snapshot.state(self.task.precision)))
+            self._continue_or_stop()
+            if watch is not None and watch.end_epoch(lambda: self._result(*values())) and self.status is None:
+                self.status = Status.STOPPED
+            self.end(self.status)
+        except Exception as error:
+            self.error = error
+        return self.progress.best_score > best_before
+
+    def outcome(self) -> FitResult | Exception:
+        """Return what came of the task; with early stopping, the parameters of the best score.
+
+        A single epoch is a step on a way whose end is not known here, and keeps what it came to.
+        """
+        if self.error is not None:
+            return self.error
+        keeps_best = self.task.settings.early_stopping and self.task.validation is not None and not self.task.one_epoch
+        has_none = self.status is Status.DIVERGED and self.best is self.first
+        return self._result(self.best if keeps_best and not has_none else self.current, self.optimizer_state)
+
+    def end(self, status: Status | None) -> None:
+        """Set how training has ended, if it has, and print the last epoch if that is still to be done."""
+        self.status = status
+        if status is not None and not self.task.one_epoch and self.epochs:
+            self._print(is_last=True)
+
+    def _result(self, kept: Snapshot, optimizer_state: Mapping[str, Any]) -> FitResult:
+        """Return what has come of the task, so far or in the end."""
+        state = kept.state(self.task.precision)
+        return FitResult(
+            state=state,
+            is_finite=state.is_finite and stay_finite(kept.buffers, self.first.buffers),
+            status=self.status,
+            message="" if self.status is None else self.status.message(self.task.settings),
+            n_iter=self.n_iter,
+            loss=self.epochs[-1].loss if self.epochs else np.nan,
+            progress=self.progress._replace(history=self.progress.history.extended(self.epochs)),
+            optimizer_state=optimizer_state,
+        )
+
+    def _take_note(self, epoch: Epoch) -> None:
+        """Keep what is known of an epoch, and print it if the user wants to hear it."""
+        self.epochs.append(epoch)
+        self.progress = observe(self.progress, self.task.settings, epoch, len(self.order))
+        self._print()
+
+    def _print(self, *, is_last: bool = False) -> None:
+        """Print the epoch just over, as far as the user wants to hear of it.
+
+        Calls of `partial_fit` are the epochs of one training, but for scikit-learn's lines, which count each by itself.
+        """
+        verbose = self.task.settings.verbose
+        if verbose:
+            number = self.n_epochs if self.task.one_epoch and not isinstance(verbose, bool | np.bool_) else self.n_iter
+            seconds = self.task.clock() - self.started
+            for line in self.epochs[-1].lines(verbose, number, seconds, is_last=is_last):
+                self.task.say(line)
+
+    def _scored(self, epoch: Epoch, state: Callable[[], State]) -> Epoch:
+        """Return the epoch with the score that stopping goes by, where that is not the objective's own."""
+        validation = self.task.validation
+        if validation is None or (validation.score is None and not validation.by_loss):
+            return epoch
+        if validation.score is None:
+            return epoch._replace(validation_score=-epoch.validation_loss)
+        score = validation.score(state())
+        if not isinstance(score, Real) or not np.isfinite(score):
+            raise ValueError(f"scoring must give a finite number, got {score!r} after epoch {self.n_iter + 1}")
+        return epoch._replace(validation_score=float(score))
+
+    def _continue_or_stop(self) -> None:
+        """Decide whether training ends, and why."""
+        settings = self.task.settings
+        if on_plateau(self.progress, settings):
+            self._leave_plateau()
+        if self.task.one_epoch:
+            self.status = Status.EPOCH_DONE
+        elif self.status is None and self.n_iter == settings.max_iter:
+            self.status = Status.SCHEDULE_DONE if schedule_of(self.progress).has_end else Status.MAX_ITER
+        elif self.status is None and settings.max_time is not None:
+            self.status = Status.MAX_TIME if self.task.clock() - self.started > settings.max_time else None
+
+    def _leave_plateau(self) -> None:
+        """Lower the rate and go on, or stop, as the schedule has it."""
+        settings = self.task.settings
+        status = Status.NO_BETTER_SCORE if settings.early_stopping else Status.CONVERGED
+        schedule = schedule_of(self.progress)
+        factor = schedule.on_plateau(self.progress, settings)
+        if factor is not None:
+            self.progress = self.progress._replace(rate_factor=factor, no_improvement=0)
+            self._say(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
+            return
+        too_small = "Learning rate too small. " if schedule.lowers else ""
+        self._say(f"{status.message(settings)} {too_small}Stopping.")
+        self.status = status
+
+    def _say(self, line: str) -> None:
+        """Print a line if the user wants to hear it."""
+        if self.task.settings.verbose:
+            self.task.say(line)

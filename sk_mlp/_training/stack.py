@@ -1,0 +1,176 @@
+"""The tensors of k networks in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from sk_mlp._compute.device import has_fused_adam
+from sk_mlp._compute.intra_op import threads
+from sk_mlp._compute.threads import Crew, raise_if_stopped
+from sk_mlp._network.autograd import Autograd
+from sk_mlp._network.batch import Batch
+from sk_mlp._network.closed_form import Backprop
+
+from .data import Data
+from .engine import (
+    Snapshot,
+    backprop_of,
+    buffers,
+    computing,
+    is_recordable,
+    layout_of,
+    masks_of,
+    stay_finite,
+)
+from .epochs import Epochs
+from .history import Epoch
+from .member import Member, Values
+from .optimizers import GradientNorms, optimizer_class
+from .step import SharedStep, WholeStep
+from .validation import Scoring
+
+# Steps to come from which on one is recorded, which takes as long as replaying saves in about fifty.
+_WORTH_RECORDING = 100
+
+# Steps of the other size. One that is called from Python among others that are not takes three times as long as usual.
+_WORTH_RECORDING_TOO = 10
+
+
+class Stack:
+    """The tensors of k members in training."""
+
+    def __init__(self, members: Sequence[Member], data: Data, crew: Crew, n_threads: int) -> None:
+        self.members, self._crew, self._n_threads = members, crew, n_threads
+        tasks = [member.task for member in members]
+        task, products = tasks[0], data.products
+        self.clock = task.clock
+        self.layout = layout_of(task, len(members))
+        self.parameters = self.layout.join([member.current.parameters for member in members])
+        gradient = torch.zeros_like(self.parameters)
+        settings, states = [task.settings for task in tasks], [member.optimizer_state for member in members]
+        make_optimizer = optimizer_class(settings, states, has_fused_adam(task.device))
+        self.optimizer = make_optimizer(self.layout, self.parameters, gradient, settings, states)
+        # What each of the threads that share a step moves, a span of the one network's parameters; else nothing.
+        self._spans = self.layout.spans(crew.n_threads) if crew.n_threads > 1 else []
+        runs = [gradient[span].unsqueeze(0) for span in self._spans] or self.layout.runs(gradient)
+        self.norms = GradientNorms(runs, [s.max_grad_norm for s in settings])
+        tables = [task.table for task in tasks]
+        self.epochs = Epochs(
+            data.pool,
+            data.rows(tables),
+            data.target(tables),
+            data.weight(tables),
+            task.settings.batch_size,
+            task.fewest_rows,
+            self.parameters.new_tensor([[s.alpha] for s in settings]),
+            masks_of(tasks, products),
+            n_norms=len(self._spans) or self.layout.n_coef_runs,
+            n_shards=max(1, len(self._spans)),
+        )
+        turns = members[0].turns  # of the one member there is, where the network draws
+        shared = {
+            n: self._steps_of_threads(n, backprop_of(task, self.layout, self.parameters, gradient, n, products, turns))
+            for n in self.epochs.n_steps
+        }
+        # Each thread's, by number of rows.
+        self._steps = [dict(zip(shared, steps, strict=True)) for steps in zip(*shared.values(), strict=True)]
+        validates = any(task.validation is not None for task in tasks)
+        self._validation = (
+            Scoring(self.layout, self.parameters, data.for_validation(tasks), tasks, turns) if validates else None
+        )
+
+    def _steps_of_threads(self, n: int, backprop: Backprop | Autograd) -> Sequence[Callable[[Batch], None]]:
+        """Return each thread's share of the steps for batches of `n` rows."""
+        tasks = [member.task for member in self.members]
+        n_epochs = 1 if tasks[0].one_epoch else max(m.task.settings.max_iter - m.n_iter for m in self.members)
+        n_steps = self.epochs.n_steps
+        records = (
+            is_recordable(tasks[0])
+            and n_epochs * sum(n_steps.values()) >= _WORTH_RECORDING
+            and n_epochs * n_steps[n] >= _WORTH_RECORDING_TOO
+        )
+        if not self._spans:
+            return [WholeStep(backprop, self.norms, self.optimizer, records=records)]
+        assert isinstance(backprop, Backprop)
+        inputs, meet = self.epochs.inputs[n], self._crew.meet
+        steps = []
+        for i, (rows, span) in enumerate(zip(self.epochs.shards_of(n), self._spans, strict=True)):
+            shard, mover = backprop.shard(rows, span, inputs), self.optimizer.shard(span)
+            steps.append(SharedStep(i, shard, self.norms, self.optimizer, mover, meet, records=records))
+        return steps
+
+    def living(self) -> dict[int, Member]:
+        """Return the members still in training, by their place in the stack."""
+        return {i: member for i, member in enumerate(self.members) if member.is_running}
+
+    def begin_epoch(self) -> None:
+        """Set the members' rates, and tell who watches them."""
+        for i, member in enumerate(self.members):
+            member.begin_epoch(partial(self.values, i))
+        self.optimizer.set_rates([member.rate for member in self.members])
+
+    def run_epoch(self) -> None:
+        """Take the steps of the members' next epoch."""
+        n_before = [member.n_epochs for member in self.members]
+        shards = self.epochs.draw([member.next_order() for member in self.members], n_before)
+        if self._spans:
+            self._crew.carry_out([partial(self._take_steps_on_one_thread, *shard) for shard in enumerate(shards)])
+        else:
+            self._take_steps(0, *shards)
+
+    def _take_steps_on_one_thread(self, thread: int, batches: Iterator[tuple[int, Batch]]) -> None:
+        """Do as `_take_steps` does, without threads of PyTorch's."""
+        with computing(self.members[0].task), threads(1):
+            self._take_steps(thread, batches)
+
+    def _take_steps(self, thread: int, batches: Iterator[tuple[int, Batch]]) -> None:
+        """Take a thread's share of the steps for these batches."""
+        steps = self._steps[thread]
+        for n, batch in batches:
+            raise_if_stopped()
+            steps[n](batch)
+
+    def epochs_seen(self, start: float) -> list[Epoch]:
+        """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""
+        validations = self._validations()
+        losses, norms = self.epochs.mean_losses(), self.norms.last()
+        seconds = (self.clock() - start) / max(1, len(self.living()))
+        return [
+            Epoch(loss, *validation, member.rate, norm, seconds)
+            for loss, validation, member, norm in zip(losses, validations, self.members, norms, strict=True)
+        ]
+
+    def _validations(self) -> list[tuple[float, float | None]]:
+        """Return each member's loss and score on its validation rows; NaN and None without any."""
+        if self._validation is None:
+            return [(np.nan, None)] * len(self.members)
+        with threads(self._n_threads):
+            return self._validation.losses_and_scores()
+
+    def has_diverged(self, i: int, loss: float, is_best: bool) -> bool:
+        """Tell whether values of member `i` are no longer finite: parameters, or buffers.
+
+        The loss of the next epoch tells of the parameters; those that score best are not to wait for it.
+        """
+        first = self.members[i].first.buffers
+        if first and not stay_finite(buffers(self.members[i].task), first):
+            return True
+        if np.isfinite(loss) and not is_best:
+            return False
+        return not bool(self.layout.member(self.parameters, i).isfinite().all())
+
+    def snapshot(self, i: int) -> Snapshot:
+        """Return a copy of member `i`'s parameters and buffers."""
+        return Snapshot(self.layout.member(self.parameters, i), buffers(self.members[i].task))
+
+    def values(self, i: int) -> Values:
+        """Return what training has made of member `i`."""
+        return Values(self.snapshot(i), self.optimizer.labelled_state(i))
+
+    def hand_back(self, i: int) -> None:
+        """Write the parameters and the optimizer state back to member `i`."""
+        self.members[i].current, self.members[i].optimizer_state = self.values(i)
