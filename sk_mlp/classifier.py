@@ -10,16 +10,17 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
+from sk_mlp._estimator import fitting
 from sk_mlp._estimator.attributes import as_it_is
 from sk_mlp._estimator.base import BaseMLPTorch, has_partial_fit
-from sk_mlp._estimator.reading import Call, Sample
-from sk_mlp._estimator.targets import LabelCodec, class_weights, read_classes, read_labels, weigh_classes
+from sk_mlp._estimator.reading import FitMode, Sample
+from sk_mlp._estimator.sklearn_private import Interval, StrOptions, fit_context
+from sk_mlp._estimator.targets import Codec, LabelCodec, class_weights, read_classes, read_labels, weigh_classes
 
 from ._objective import (
     BinaryCrossEntropy,
@@ -223,7 +224,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
 
     classes_: np.ndarray
     _needed = BaseMLPTorch._needed | {"classes_"}
-    _codec: LabelCodec
+    _labels: dict[str, Any]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLPTorch._parameter_constraints,
@@ -313,7 +314,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         self.scoring = scoring
         self.max_time = max_time
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: Any,
@@ -364,11 +365,11 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         UserWarning
             If a parameter was set that nothing reads, such as `quantile` without `loss='quantile'`.
         """
-        call = Call(goes_on=self.warm_start and self.__sklearn_is_fitted__())
-        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
+        mode = FitMode(goes_on=self.warm_start and self.__sklearn_is_fitted__())
+        return fitting.fit(self, Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), mode)
 
     @available_if(has_partial_fit)
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: Any,
@@ -410,8 +411,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             As `fit`; if `classes` is missing in the first call or differs in a later one; with `early_stopping`.
         """
         listed = None if classes is None else read_classes(classes)
-        call = Call(goes_on=self.__sklearn_is_fitted__(), one_epoch=True, classes=listed)
-        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
+        mode = FitMode(goes_on=self.__sklearn_is_fitted__(), one_epoch=True, classes=listed)
+        return fitting.fit(self, Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), mode)
 
     def predict(self, X: Any) -> Any:
         """Predict labels.
@@ -427,8 +428,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             Labels; an indicator matrix in the multilabel case, sparse if y was in `fit`.
         """
         fitted = as_it_is(self)
-        choice = fitted._predict_rows(X, lambda raw: fitted._link().choose(raw))
-        return fitted._label_codec().decode(choice)
+        choice = fitted._predict_rows(X, lambda raw: fitted._link(fitted._fitted_codec()).choose(raw))
+        return fitted._fitted_codec().decode(choice)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict probabilities.
@@ -446,7 +447,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             below 1 in that order, within 2.1e-9 of the sigmoid.
         """
         fitted = as_it_is(self)
-        return fitted._predict_rows(X, lambda raw: fitted._link().inverse_link(fitted._per_class(raw)))
+        return fitted._predict_rows(
+            X, lambda raw: fitted._link(fitted._fitted_codec()).inverse_link(fitted._per_class(raw))
+        )
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Predict log-probabilities, computed from logits: finite wherever the weights are.
@@ -462,7 +465,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
             Exact log-probabilities: the logarithm of `predict_proba` where that is above exp(-350).
         """
         fitted = as_it_is(self)
-        return fitted._predict_rows(X, lambda raw: fitted._link().log_proba(fitted._per_class(raw)))
+        return fitted._predict_rows(
+            X, lambda raw: fitted._link(fitted._fitted_codec()).log_proba(fitted._per_class(raw))
+        )
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return logits, the raw predictions of the network.
@@ -485,60 +490,59 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         """Return raw predictions `(1, n_classes or n_labels, n)`: the one logit of two classes counts for both."""
         return torch.cat([-raw, raw], 1) if self.n_outputs_ == 1 else raw
 
-    def _read_target(self, y: Any, call: Call) -> np.ndarray:
-        labels = read_labels(y)
-        codec = self._label_codec() if call.goes_on else LabelCodec.of(labels, call.classes)
-        if call.goes_on:
-            codec.require_same(labels, call.classes, all_present=not call.one_epoch)
-        elif call.one_epoch and call.classes is None and codec.kind != "multilabel":
-            raise ValueError("classes must be passed on the first call to partial_fit, got None")
-        self._codec, self.classes_, self.n_outputs_ = codec, codec.classes, codec.n_outputs
-        return codec.encode(labels, self._precision.array)
+    def _read_y(self, y: Any) -> Any:
+        return read_labels(y)
 
-    def _label_codec(self) -> LabelCodec:
-        """Return what maps labels to targets; for attributes that were set by hand, what they say."""
-        if "_codec" in vars(self):
-            return self._codec
+    def _codec_for(self, y: Any, mode: FitMode) -> LabelCodec:
+        if mode.goes_on:
+            codec = self._fitted_codec()
+            codec.require_same(y, mode.classes, all_present=not mode.one_epoch)
+            return codec
+        codec = LabelCodec.of(y, mode.classes)
+        if mode.one_epoch and mode.classes is None and codec.kind != "multilabel":
+            raise ValueError("classes must be passed on the first call to partial_fit, got None")
+        return codec
+
+    def _fitted_codec(self) -> LabelCodec:
+        if "_labels" in vars(self):
+            return LabelCodec(**self._labels)
+        # Attributes that were set by hand.
         return LabelCodec.of_attributes(np.asarray(self.classes_), self.out_activation_, self.n_outputs_)
 
-    def _encode(self, y: Any) -> np.ndarray:
-        return self._label_codec().encode(read_labels(y), self._precision.array)
-
-    def _weighing(self, target: np.ndarray, weight: np.ndarray | None, call: Call) -> Callable[..., Any]:
+    def _weighing(
+        self, codec: Codec, target: np.ndarray, weight: np.ndarray | None, mode: FitMode
+    ) -> Callable[..., Any]:
         if self.class_weight is None:
-            return super()._weighing(target, weight, call)
+            return super()._weighing(codec, target, weight, mode)
         each = self.class_weight if isinstance(self.class_weight, list) else [self.class_weight]
-        if call.one_epoch and "balanced" in each:
+        if mode.one_epoch and "balanced" in each:
             raise ValueError(
                 "class_weight must not be 'balanced' in partial_fit, which does not see all rows, got 'balanced'; "
                 "sklearn.utils.class_weight.compute_class_weight gives the weights as a dict"
             )
-        weights = class_weights(self.class_weight, self._label_codec(), target, weight)
+        assert isinstance(codec, LabelCodec)
+        weights = class_weights(self.class_weight, codec, target, weight)
         if not weigh_classes(weights, target, weight).values.any():
             raise ValueError(f"class_weight must leave some row a weight above 0, got {self.class_weight!r}")
         return partial(weigh_classes, weights)
 
-    def _link(self) -> Classification:
+    def _link(self, codec: LabelCodec) -> Classification:
         """Return the task's own objective, whatever `loss` is."""
-        binary = OneClass if len(self.classes_) == 1 else BinaryCrossEntropy
+        binary = OneClass if len(codec.classes) == 1 else BinaryCrossEntropy
         by_kind: dict[str, Callable[[float], Classification]] = {
             "binary": binary,
             "multiclass": CrossEntropy,
             "multilabel": MultilabelCrossEntropy,
         }
-        return by_kind[self._label_codec().kind](self.label_smoothing)
+        return by_kind[codec.kind](self.label_smoothing)
 
-    def _objective(self) -> Objective:
+    def _objective(self, codec: Codec) -> Objective:
+        assert isinstance(codec, LabelCodec)
         if not callable(self.loss):
-            return self._link()
+            return self._link(codec)
         if self.label_smoothing > 0:
             raise ValueError(f"label_smoothing must be 0 with a loss of your own, got {self.label_smoothing}")
-        return CustomLoss(self.loss, self._link())
-
-    def _stratify(self, target: np.ndarray) -> np.ndarray | None:
-        # scikit-learn keeps class shares for two classes only; so do we, to draw the same split.
-        # Flat: of a column scikit-learn makes a string a row.
-        return target[:, 0] if self._label_codec().kind == "binary" else None
+        return CustomLoss(self.loss, self._link(codec))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -9,15 +9,17 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import RegressorMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
+from sk_mlp._estimator import fitting
 from sk_mlp._estimator.attributes import as_it_is
 from sk_mlp._estimator.base import BaseMLPTorch, has_partial_fit
-from sk_mlp._estimator.reading import Call, Sample
-from sk_mlp._estimator.targets import read_values
+from sk_mlp._estimator.fitted import fitted_sizes
+from sk_mlp._estimator.reading import FitMode, Sample
+from sk_mlp._estimator.sklearn_private import Interval, StrOptions, fit_context
+from sk_mlp._estimator.targets import Codec, ValueCodec, read_values
 
 from ._objective import INVERSE_LINKS, REGRESSION_LOSSES, Objective, regression_objective, standard_deviation
 
@@ -291,7 +293,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         self.scoring = scoring
         self.max_time = max_time
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: Any,
@@ -342,11 +344,11 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         UserWarning
             If a parameter was set that nothing reads, such as `quantile` without `loss='quantile'`.
         """
-        call = Call(goes_on=self.warm_start and self.__sklearn_is_fitted__())
-        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
+        mode = FitMode(goes_on=self.warm_start and self.__sklearn_is_fitted__())
+        return fitting.fit(self, Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), mode)
 
     @available_if(has_partial_fit)
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
         X: Any,
@@ -384,8 +386,8 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         ValueError
             As `fit`; and with `early_stopping`.
         """
-        call = Call(goes_on=self.__sklearn_is_fitted__(), one_epoch=True)
-        return self._fit(Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), call)
+        mode = FitMode(goes_on=self.__sklearn_is_fitted__(), one_epoch=True)
+        return fitting.fit(self, Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), mode)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict target values.
@@ -413,7 +415,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         fitted = as_it_is(self)
         fitted._require_fitted()
         n_outputs = fitted.n_outputs_
-        if return_std and fitted._fitted_sizes()[-1] != 2 * n_outputs:
+        if return_std and fitted_sizes(fitted)[-1] != 2 * n_outputs:
             raise ValueError(f"return_std=True must come with loss='gaussian_nll', got a fit with loss={self.loss!r}")
         link = fitted._link_of_output()
         if return_std:
@@ -432,27 +434,22 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
             raise ValueError(f"out_activation_ must be among {sorted(INVERSE_LINKS)}, got {self.out_activation_!r}")
         return link
 
-    def _read_target(self, y: Any, call: Call) -> np.ndarray:
-        target = read_values(y, self._precision.array, self.loss)
-        if call.goes_on and self._objective().out_activation != self.out_activation_:
+    def _read_y(self, y: Any) -> np.ndarray:
+        return read_values(y, self._precision.array, self.loss)
+
+    def _codec_for(self, y: np.ndarray, mode: FitMode) -> ValueCodec:
+        if not mode.goes_on:
+            return ValueCodec(y.shape[1])
+        codec = self._fitted_codec()
+        if self._objective(codec).out_activation != self.out_activation_:
             raise ValueError(
                 f"loss must keep the output activation that warm_start and partial_fit go on with, "
                 f"{self.out_activation_!r}, got loss={self.loss!r}"
             )
-        if call.goes_on:
-            self._require_as_many_outputs(target)
-        self.n_outputs_ = target.shape[1]
-        return target
+        return codec
 
-    def _encode(self, y: Any) -> np.ndarray:
-        target = read_values(y, self._precision.array, self.loss)
-        self._require_as_many_outputs(target)
-        return target
+    def _fitted_codec(self) -> ValueCodec:
+        return ValueCodec(self.n_outputs_)
 
-    def _require_as_many_outputs(self, target: np.ndarray) -> None:
-        """Raise ValueError unless a target has the outputs that the network has."""
-        if target.shape[1] != self.n_outputs_:
-            raise ValueError(f"y must have {self.n_outputs_} output(s), as in the first fit, got {target.shape[1]}")
-
-    def _objective(self) -> Objective:
+    def _objective(self, _: Codec) -> Objective:
         return regression_objective(self.loss, self.quantile, self.huber_delta)

@@ -26,13 +26,11 @@ from joblib.parallel import ParallelBackendBase
 from sk_mlp._compute.device import has_free_threads, stack_bytes
 from sk_mlp._compute.intra_op import available_threads, threads
 from sk_mlp._compute.machine import free_memory
-from sk_mlp._compute.modes import Modes, Surroundings
-from sk_mlp._compute.randomness import has_turn
+from sk_mlp._compute.modes import Surroundings
 from sk_mlp._compute.threads import in_threads
-from sk_mlp._training.engine import calls_others
-from sk_mlp._training.lbfgs import minimise
 from sk_mlp._training.loop import train
-from sk_mlp._training.run import member_bytes, stack_key
+from sk_mlp._training.run import gathering, member_bytes, run_alone, stack_key
+from sk_mlp._training.step import runs_user_code
 from sk_mlp._training.task import FitResult, FitTask, Status
 
 from ._ambient import Ambient
@@ -47,51 +45,57 @@ _FREE_SHARE = 1 / 8  # or this share of the memory at hand, if that is less
 _COPIES_OF_INPUT = 5
 
 
-def run(task: FitTask) -> FitResult:
-    """Carry out one task, together with others where calls run side by side, and return what came of it."""
+class _Gathering:
+    """A call of a worker's, whose fits wait for those of other workers."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def is_here(self) -> bool:
+        """Whether the code that asks runs in the worker, and not in a thread that it has begun."""
+        return current_worker() is self._worker
+
+    def run(self, task: FitTask) -> FitResult:
+        """Carry out one task together with others, and return what came of it."""
+        lines: list[str] = []
+        quiet = replace(task, emit=lines.append)
+        try:
+            result = run_alone(quiet) if task.settings.solver == "lbfgs" else self._worker.park(quiet)
+        finally:
+            # All at once: lines of a hundred members by turns would tell nothing.
+            for line in lines:
+                task.emit(line)
+        if result.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        return result
+
+    def surroundings(self) -> Surroundings:
+        """Return all that code of the call's may have set."""
+        return Ambient.now()
+
+    def held(self, X: Any, given: Any) -> Any:
+        """Return X, as a fit that waits for others may hold it: what it was made of may change in the meantime."""
+        return _held(X, given)
+
+    def held_as_given(self, values: Any) -> Any:
+        """Return what a caller has given, as `held` does, in the form in which it was given."""
+        return _held_as_given(values)
+
+
+def _gathered(function: Callable[[], Any]) -> Any:
+    """Call a function, in a worker, whose fits are gathered."""
     worker = current_worker()
-    if worker is None or has_turn():
-        return _run_alone(task)
-    lines: list[str] = []
-    quiet = replace(task, say=lines.append)
-    try:
-        result = _run_alone(quiet) if task.settings.solver == "lbfgs" else worker.park(quiet)
-    finally:
-        # All at once: lines of a hundred members by turns would tell nothing.
-        for line in lines:
-            task.say(line)
-    if result.status is Status.INTERRUPTED:
-        raise KeyboardInterrupt
-    return result
+    assert worker is not None
+    gathering.set(_Gathering(worker))  # in the worker's own context
+    return function()
 
 
-def _run_alone(task: FitTask) -> FitResult:
-    if task.settings.solver == "lbfgs":
-        return minimise(task)
-    (outcome,) = train([task])
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def is_stacked() -> bool:
-    """Whether others have their turn in the course of a fit: what they have drawn cannot be taken back."""
-    return current_worker() is not None
-
-
-def surroundings() -> Surroundings:
-    """Return what code of the caller's is to run in, which a training may run among others' calls."""
-    return Ambient.now() if is_stacked() else Modes.now()
-
-
-def held(X: Any, given: Any) -> Any:
+def _held(X: Any, given: Any) -> Any:
     """Return X, as a fit that waits for others may hold it: what it was made of may change in the meantime.
 
     An equal input that a neighbour holds already, as many candidates see the same fold; else a copy, unless X shares no
     memory with what the caller has `given`.
     """
-    if current_worker() is None:
-        return X
     parts = _parts(X)
     key = (X.shape, *((part.dtype, zlib.crc32(part.data)) for part in parts))
     reference = _inputs.get(key)
@@ -104,12 +108,12 @@ def held(X: Any, given: Any) -> Any:
     return known
 
 
-def held_as_given(values: Any) -> Any:
-    """Return what a caller has given, as `held` does, in the form in which it was given."""
-    if current_worker() is None or values is None:
+def _held_as_given(values: Any) -> Any:
+    """Return what a caller has given, as `_held` does, in the form in which it was given."""
+    if values is None:
         return values
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
-        return held(np.ascontiguousarray(values), values)
+        return _held(np.ascontiguousarray(values), values)
     return copy.deepcopy(values)
 
 
@@ -198,7 +202,7 @@ class StackingBackend(ParallelBackendBase):
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None) -> Call:
         """Put a call in line."""
         session = self._own.sessions[-1]
-        call = Call(func, callback or (lambda _: None), session, self.nesting_level, session.worker)
+        call = Call(partial(_gathered, func), callback or (lambda _: None), session, self.nesting_level, session.worker)
         session.hub.submit(call)
         return call
 
@@ -254,7 +258,7 @@ def _with_own_generators(tasks: Sequence[FitTask]) -> list[FitTask]:
 
 def _trains_in_a_thread(task: FitTask) -> bool:
     """Whether the task may train in a thread of its own."""
-    return has_free_threads(task.device) and not calls_others(task)
+    return has_free_threads(task.device) and not runs_user_code(task)
 
 
 def _train_on_one_thread(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:

@@ -139,7 +139,7 @@ def _weight_of(table: Table, rows: np.ndarray) -> np.ndarray:
 def _constant_loss(task: FitTask) -> float | None:
     """Return the loss of the best constant prediction on some rows, if that is known."""
     table, rows = task.table, _some(task.table, _SOME_ROWS)
-    return task.objective.constant_loss(table.target[rows], _weight_of(table, rows), task.layer_sizes[-1])
+    return task.objective.constant_loss(table.target[rows], _weight_of(table, rows), task.network.n_outputs)
 
 
 class _Look(NamedTuple):
@@ -190,7 +190,7 @@ class _Look(NamedTuple):
 def _closer_look(task: FitTask, fitted: Fitted) -> tuple[_Sample, _Look]:
     """Predict some rows, and many where those do not decide."""
     for most in (_SOME_ROWS, _MANY_ROWS):
-        most = max(1, min(most, _MOST_VALUES // (values_in_a_row(task.table.X) + task.layer_sizes[-1])))
+        most = max(1, min(most, _MOST_VALUES // (values_in_a_row(task.table.X) + task.network.n_outputs)))
         sample = _Sample.of(task, most)
         look = _Look.at(task, fitted, sample)
         if len(sample.rows) < most or not (look.is_undecided or sample.has_one_target):

@@ -14,8 +14,7 @@ from sklearn.base import BaseEstimator
 from sk_mlp._compute.modes import Surroundings, called_in
 from sk_mlp._training.task import FitResult
 
-# Attributes that scikit-learn sets on an estimator while it is fitted.
-OF_A_FIT_UNDER_WAY = frozenset({"_callback_fit_ctx", "_parent_callback_ctx", "_skl_callbacks_to_teardown"})
+from .sklearn_private import begin_fit_of_callbacks, has_callbacks
 
 
 class Callbacks:
@@ -28,7 +27,7 @@ class Callbacks:
         self._users = users
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._values = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
-        self._fit = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self._fit = begin_fit_of_callbacks(estimator, estimator.max_iter)
         self._fit.call_on_fit_task_begin(**self._values)
         self.fitted: Callable[[FitResult], dict[str, Any]] = lambda result: {}
 
@@ -55,4 +54,4 @@ class Callbacks:
 
 def callbacks_of(estimator: BaseEstimator, users: Surroundings, X: Any, y: Any, sample_weight: Any) -> Callbacks | None:
     """Return what tells the estimator's callbacks of a fit that begins; None if it has none."""
-    return Callbacks(estimator, users, X, y, sample_weight) if getattr(estimator, "_skl_callbacks", None) else None
+    return Callbacks(estimator, users, X, y, sample_weight) if has_callbacks(estimator) else None

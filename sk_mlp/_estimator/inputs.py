@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from numbers import Integral
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import validate_data
 
 from sk_mlp._compute.device import forwards
 
 from .columns import naming_columns, require_no_dates
+from .sklearn_private import check_sample_weight
 
 
 @contextmanager
@@ -75,7 +74,7 @@ def training_data(
     if sample_weight is not None:
         require_no_dates(sample_weight, "sample_weight")
         with naming_columns(sample_weight=sample_weight):
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            sample_weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
             sample_weight = forwards(sample_weight)
     X, y = (values if sp.issparse(values) else forwards(values) for values in (_csr(X), y))
     return X, y, sample_weight
@@ -88,12 +87,6 @@ def require_pair(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
         raise ValueError(f"X_val and y_val must be passed together, got {given} without {lacking}")
     if X_val is None and sample_weight_val is not None:
         raise ValueError("sample_weight_val must come with X_val and y_val, got it alone")
-
-
-def accepts_sample_weight(scorer: Callable[..., Any]) -> bool:
-    """Tell whether a scorer takes weights: scikit-learn's know, of other callables the signature tells."""
-    knows = getattr(scorer, "_accept_sample_weight", None)
-    return bool(knows()) if knows else "sample_weight" in inspect.signature(scorer).parameters
 
 
 def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
@@ -162,41 +155,6 @@ def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be positive integers, one a layer, got {hidden_layer_sizes!r}")
     return tuple(int(size) for size in sizes)
-
-
-def size_of_split(n_samples: int, fraction: float, stratify: np.ndarray | None) -> int:
-    """Return how many rows early stopping holds out. Raises ValueError unless both parts will have rows enough."""
-    n_validation = int(np.ceil(fraction * n_samples))
-    if n_validation < 2 or n_validation >= n_samples:
-        raise ValueError(
-            f"early_stopping must have at least 2 validation rows and 1 to train on, got {n_validation} and "
-            f"{n_samples - n_validation} (validation_fraction={fraction} of {n_samples} samples)"
-        )
-    counts = [] if stratify is None else np.unique(stratify, return_counts=True)[1].tolist()
-    if counts and (min(counts) < 2 or min(n_validation, n_samples - n_validation) < len(counts)):
-        raise ValueError(
-            f"y must have at least 2 rows of each class for early_stopping, and one of each class in both parts, got "
-            f"{counts} rows of the classes and {n_validation} to hold out"
-        )
-    return n_validation
-
-
-def split_validation(
-    n_samples: int,
-    sample_weight: np.ndarray | None,
-    fraction: float,
-    stratify: np.ndarray | None,
-    rng: np.random.RandomState | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and to validate on, drawn as scikit-learn's MLP draws them."""
-    assert rng is not None
-    train, validation = train_test_split(np.arange(n_samples), test_size=fraction, stratify=stratify, random_state=rng)
-    for name, rows in (("training", train), ("validation", validation)):
-        if sample_weight is not None and not sample_weight[rows].any():
-            raise ValueError(
-                f"sample_weight must not be all zero on the {name} rows of early_stopping, got {len(rows)} zeros"
-            )
-    return train, validation
 
 
 def _require_sound(X: Any) -> None:

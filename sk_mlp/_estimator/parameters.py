@@ -13,14 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    InvalidParameterError,
-    Options,
-    StrOptions,
-    make_constraint,
-)
 from torch import nn
 
 from sk_mlp._compute.device import PRECISIONS
@@ -30,6 +22,8 @@ from sk_mlp._network.init import INITIALISATIONS
 from sk_mlp._training.optimizers import require_usable
 from sk_mlp._training.schedules import SCHEDULES
 from sk_mlp._training.settings import Settings
+
+from .sklearn_private import HasMethods, Interval, InvalidParameterError, Options, StrOptions, make_constraint
 
 
 class _OptimizerClass(HasMethods):

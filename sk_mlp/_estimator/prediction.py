@@ -3,70 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sk_mlp._compute.device import Precision, as_tensor, chunk_bytes, has_free_threads
 from sk_mlp._compute.intra_op import available_threads, threads, threads_that_pay
-from sk_mlp._compute.kernels import Products, products_for
+from sk_mlp._compute.kernels import products_for
 from sk_mlp._compute.threads import in_threads, raise_if_stopped
-from sk_mlp._network.activations import Activation
-from sk_mlp._network.autograd import ModuleForward, values_a_row
-from sk_mlp._network.batch import Rows, rows_of, rows_within, values_in_a_row
-from sk_mlp._network.closed_form import Forward, forward_for
+from sk_mlp._network.batch import rows_of, rows_within
+from sk_mlp._network.network import Network, Predictor
 
 from .inputs import cast_rows
 
-_OUTPUT_BYTES = 64  # a row and output: raw predictions in two number types, and float64 temporaries of the inverse link
+_OUTPUT_BYTES = 64  # a row and output: raw predictions of two dtypes, and float64 temporaries of the inverse link
 
-Forwards = Callable[[int], Callable[[Rows], Tensor]]  # from a number of rows to what predicts so many
+Forwards = Callable[[int], Predictor]  # from a number of rows to what predicts so many
 
 
 def predict_rows(
     X: Any,
-    coefs: Sequence[np.ndarray],
-    intercepts: Sequence[np.ndarray],
-    activations: Sequence[Activation],
+    network: Network,
+    arrays: Sequence[np.ndarray],  # its parameters, as `Network.arrays` has them
     precision: Precision,
     device: torch.device,
     finish: Callable[[Tensor], Tensor],
 ) -> np.ndarray:
-    """Return `finish(raw)` for all rows of X, `(n_samples, n_values)`, from the layers of a network.
+    """Return `finish(raw)` for all rows of X, `(n_samples, n_values)`.
 
     `finish` maps raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
     are lost, to `(1, n_values, n)`; rows come first in the result.
     """
-    inputs = values_in_a_row(X)
-    size = min(X.shape[0], rows_within(chunk_bytes(device), _row_bytes(inputs, coefs, activations, precision)))
-    work = size * max(fan_in * fan_out for fan_in, fan_out in _read_sizes(inputs, coefs))
-    products = products_for(precision.product, device, work)
-    chunks = _Chunks(X, size, precision, device, products, finish)
-    n_threads = available_threads() if len(chunks) > 1 and has_free_threads(device) else 1
-    with torch.inference_mode(), threads(threads_that_pay(work, len(chunks))):
-        weights = [as_tensor(array, device, precision.product) for array in _stack_of_one(coefs)]
-        biases = [as_tensor(array, device, precision.product) for array in _stack_of_one([i[None] for i in intercepts])]
-        new_forwards = lambda: _Latest(  # noqa: E731
-            lambda n: forward_for(weights, biases, n, activations, products, precision.master)
-        )
-        return chunks.predict(new_forwards, min(n_threads, len(chunks)))
-
-
-def predict_rows_by_module(
-    X: Any, module: nn.Module, precision: Precision, device: torch.device, finish: Callable[[Tensor], Tensor]
-) -> np.ndarray:
-    """Return `finish(raw)` for all rows of X, as `predict_rows` does, from any module."""
-    n_parameters = sum(parameter.numel() for parameter in module.parameters())
-    row_bytes = (2 * X.shape[1] + values_a_row(module)) * precision.master.itemsize
+    values = 2 * network.input_values(X) + network.values_per_row  # the input is cast
+    row_bytes = values * precision.master.itemsize + network.n_outputs * _OUTPUT_BYTES
     size = min(X.shape[0], rows_within(chunk_bytes(device), row_bytes))
-    products = products_for(precision.master, device, 0)
-    with torch.inference_mode(), threads(threads_that_pay(size * n_parameters)):
-        module = module.to(device, precision.master).eval()
-        forward = ModuleForward(module, torch.empty(0, dtype=precision.master, device=device), precision.product)
-        return _Chunks(X, size, precision, device, products, finish).predict(lambda: lambda _: forward, 1)
+    chunks = _Chunks(X, size, network, precision, device, finish)
+    has_threads = len(chunks) > 1 and network.stacks and has_free_threads(device)
+    n_threads = min(len(chunks), available_threads()) if has_threads else 1
+    n_within = threads_that_pay(network.multiply_adds(size, X), len(chunks) if network.stacks else 1)
+    with network.context(), threads(n_within):
+        network.on(device, precision)
+        parameters = [as_tensor(array[None], device, network.product_dtype(precision)) for array in arrays]
+        return chunks.predict(lambda: chunks.new_forwards(parameters), n_threads)
 
 
 class _Chunks:
@@ -76,13 +56,19 @@ class _Chunks:
         self,
         X: Any,
         size: int,
+        network: Network,
         precision: Precision,
         device: torch.device,
-        products: Products,
         finish: Callable[[Tensor], Tensor],
     ) -> None:
-        self._X, self._size, self._precision = X, size, precision
-        self._device, self._products, self._finish = device, products, finish
+        self._X, self._size, self._network = X, size, network
+        self._precision, self._device, self._finish = precision, device, finish
+        dtype = network.product_dtype(precision)
+        self._products = products_for(dtype, device, network.multiply_adds(size, X))
+
+    def new_forwards(self, parameters: Sequence[Tensor]) -> Forwards:
+        """Return what predicts any number of rows with these parameters, in buffers of its own."""
+        return _Latest(lambda n: self._network.forward(parameters, n, self._products, self._precision))
 
     def __len__(self) -> int:
         return -(-self._X.shape[0] // self._size)
@@ -104,7 +90,7 @@ class _Chunks:
 
     def _fill_on_one_thread(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
         """Do as `_fill` does, in a thread of its own, without threads of PyTorch's."""
-        with torch.inference_mode(), threads(1):
+        with self._network.context(), threads(1):
             self._fill(result, starts, forwards)
 
     def _fill(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
@@ -124,34 +110,12 @@ class _Chunks:
 class _Latest:
     """A function of a number of rows that keeps its last value, and lets go of it before it makes another."""
 
-    def __init__(self, make: Callable[[int], Forward]) -> None:
+    def __init__(self, make: Callable[[int], Predictor]) -> None:
         self._make, self._n = make, -1
-        self._value: Forward | None = None
+        self._value: Predictor | None = None
 
-    def __call__(self, n: int) -> Forward:
+    def __call__(self, n: int) -> Predictor:
         if self._value is None or n != self._n:
             self._value = None  # frees the buffers before others are made
             self._value, self._n = self._make(n), n
         return self._value
-
-
-def _stack_of_one(layers: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the layers' matrices as a `Layout` has them: a first axis for the stack, the output layer transposed."""
-    *hidden, output = layers
-    return [*(matrix[None] for matrix in hidden), output.T[None]]
-
-
-def _read_sizes(inputs: int, coefs: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
-    """Return what each layer reads and gives out for a row of `inputs` values."""
-    return pairwise([inputs, *(coef.shape[1] for coef in coefs)])
-
-
-def _row_bytes(
-    inputs: int, coefs: Sequence[np.ndarray], activations: Sequence[Activation], precision: Precision
-) -> int:
-    """Return what a row needs: its cast input, hidden values, and outputs."""
-    n_outputs = coefs[-1].shape[1]
-    values = 2 * inputs
-    for coef, activation in zip(coefs, activations, strict=False):  # all but the last
-        values += coef.shape[1] * (2 if activation.keeps_input else 1)
-    return values * precision.master.itemsize + n_outputs * _OUTPUT_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +15,43 @@ from sk_mlp._training.weights import Scaled
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 _LARGE = 2**53  # from here on a float64 does not hold every integer
+
+
+class Codec(Protocol):
+    """What maps `y` to targets, and describes it on a fitted estimator."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the network."""
+
+    def encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
+        """Return the target `(n, n_outputs)`, or class indices `(n, 1)`, for `y` as it was read."""
+
+    def strata(self, target: np.ndarray) -> np.ndarray | None:
+        """Return what held-out rows keep the shares of, `(n,)`; None where they keep none."""
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the fitted attributes that describe `y`."""
+
+
+@dataclass(frozen=True)
+class ValueCodec:
+    """Values of regression, which the network sees as they are."""
+
+    n_outputs: int
+
+    def encode(self, y: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Return values `(n, n_outputs)`. Raises ValueError for another number of outputs."""
+        if y.shape[1] != self.n_outputs:
+            raise ValueError(f"y must have {self.n_outputs} output(s), as in the first fit, got {y.shape[1]}")
+        return y.astype(dtype, copy=False)
+
+    def strata(self, _target: np.ndarray) -> None:
+        """Return nothing: values have no shares to keep."""
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the fitted attributes that describe `y`."""
+        return {"n_outputs_": self.n_outputs}
 
 
 @dataclass(frozen=True)
@@ -58,6 +95,16 @@ class LabelCodec:
                 f"{out_activation!r} and {n_outputs} output(s)"
             )
         return codec
+
+    def strata(self, target: np.ndarray) -> np.ndarray | None:
+        """Return what held-out rows keep the shares of: of two classes alone, as scikit-learn has it."""
+        # Flat: of a column scikit-learn makes a string a row.
+        return target[:, 0] if self.kind == "binary" else None
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the fitted attributes that describe `y`."""
+        plain = {"kind": self.kind, "classes": self.classes, "container": self.container}
+        return {"classes_": self.classes, "n_outputs_": self.n_outputs, "_labels": plain}
 
     @property
     def has_too_many_classes(self) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,35 +15,17 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from sk_mlp._alike import difference
-from sk_mlp._compute.device import over_memory_of
-from sk_mlp._compute.randomness import building
+from sk_mlp._compute.device import PRECISIONS, Precision, over_memory_of, precision_for
+from sk_mlp._compute.randomness import Randomness, building
 
 from .activations import Activation, activations_of
-from .autograd import IN_TRAINING, load, module_layout, pack_module, require_outputs, trained_parameters, unpack_module
-from .init import draw_parameters
-from .layout import Layout, pack, unpack
-from .modules import Kinds, build_module
-from .state import State
-
-
-class Weights(NamedTuple):
-    """A network's values as NumPy arrays of one number type, as they are kept on a fitted estimator.
-
-    `coefs` and `intercepts` belong to linear layers that were built here; `rest` is what else the network's
-    `state_dict` holds, which for a user's module is all of it.
-    """
-
-    coefs: Sequence[np.ndarray]
-    intercepts: Sequence[np.ndarray]
-    rest: Mapping[str, np.ndarray]
-
-    def copy(self) -> Weights:
-        """Return the same values in other memory."""
-        return Weights(
-            [coef.copy() for coef in self.coefs],
-            [intercept.copy() for intercept in self.intercepts],
-            {name: value.copy() for name, value in self.rest.items()},
-        )
+from .autograd import IN_TRAINING, load, may_draw, require_outputs, trained_parameters
+from .closed_form import ClosedForm
+from .init import draw_weights
+from .module_network import ModuleNetwork
+from .modules import ModuleClasses, build_module
+from .network import Network
+from .values import Weights
 
 
 class Architecture:
@@ -70,7 +52,12 @@ class Architecture:
         return () if self.factory else dropout_rates(self.description["dropout"], len(self.layer_sizes) - 2)
 
     @property
-    def has_closed_form(self) -> bool:
+    def _closed_form(self) -> ClosedForm:
+        """The network where its gradient is known in closed form."""
+        return ClosedForm(self.layer_sizes, self.activations, self.dropout)
+
+    @property
+    def _has_closed_form(self) -> bool:
         """Whether value and gradient are known without autograd."""
         if self.factory is not None or self.normalization is not None:
             return False
@@ -101,13 +88,13 @@ class Architecture:
     @property
     def is_random(self) -> bool:
         """Whether anything but the weights of linear layers may be drawn at random."""
-        return any(self.dropout) or not self.has_closed_form
+        return any(self.dropout) or not self._has_closed_form
 
     @property
-    def _linear_names(self) -> list[str]:
+    def _linear_names(self) -> tuple[str, ...]:
         """Names of the linear layers in the modules built here."""
         between = 1 + (self.normalization is not None) + self.is_random  # activation, normalization, dropout
-        return [str(i * (1 + between)) for i in range(len(self.layer_sizes) - 1)]
+        return tuple(str(i * (1 + between)) for i in range(len(self.layer_sizes) - 1)) if not self.factory else ()
 
     @property
     def _of_linear(self) -> set[str]:
@@ -115,70 +102,67 @@ class Architecture:
         return {f"{name}.{part}" for name in self._linear_names for part in ("weight", "bias")}
 
     def draw(self, rng: np.random.RandomState | None, seed: int, dtype: np.dtype) -> Weights:
-        """Return initial values: of linear layers built here from `rng`, of what users build from `seed`."""
+        """Return initial values: of linear layers built here from `rng`, of user-defined modules from `seed`."""
         assert rng is not None
         if self.factory is not None:
             return Weights([], [], _arrays(self._made_by_user(seed).state_dict(), dtype))
         factors = [activation.init_factor for activation in self.activations]
         factors.append(factors[-1] if factors else 6.0)
-        packed = draw_parameters(self.layer_sizes, self._init, factors, rng).astype(dtype)
-        weights = Weights(*unpack(packed, self.layer_sizes), {})
-        if self.has_closed_form:
+        weights = draw_weights(self.layer_sizes, self._init, factors, rng, dtype)
+        if self._has_closed_form:
             return weights
-        state = self._built(weights, Kinds(), seed).state_dict()
+        state = self._built(weights, ModuleClasses(), seed).state_dict()
         own = self._of_linear
         return weights._replace(rest=_arrays({name: state[name] for name in state if name not in own}, dtype))
 
-    def module(self, weights: Weights, kinds: Kinds) -> nn.Module:
-        """Return the network over the memory of `weights`."""
-        rest = {name: over_memory_of(value) for name, value in weights.rest.items()}
-        if self.factory is not None:
-            return load(self._made_by_user(0), rest)
-        module = self._built(weights, kinds, 0)
-        own = module.state_dict(keep_vars=True)  # the parameters themselves, over the memory of `weights`
-        load(module, rest | {name: value for name, value in own.items() if name not in rest})
-        return module
+    def precision(self, dtype: str, device: torch.device, n_rows: int, n_values: int) -> Precision:
+        """Return the dtypes to compute with; a user-defined module gets what `dtype` says, whatever its size."""
+        return PRECISIONS[dtype] if self.factory else precision_for(dtype, device, n_rows, n_values)
 
-    def trained_module(self, weights: Weights) -> nn.Module | None:
-        """Return a network to be trained, on a copy of `weights`; None where the closed form trains it."""
-        if self.has_closed_form:
-            return None
-        return self.module(weights.copy(), IN_TRAINING).train()
+    def network_to_train(self, weights: Weights, seed: int, device: torch.device, precision: Precision) -> Network:
+        """Return the network to be trained, on a copy of `weights`; what it may draw depends on `seed`.
 
-    def predicting_module(self, weights: Weights) -> nn.Module:
-        """Return a network to predict with; what users wrote may write to what it has, and gets a copy."""
-        return self.fitted_module(weights.copy() if self.is_user_defined else weights)
+        Raises ValueError unless what users wrote maps rows as it has to.
+        """
+        if self._has_closed_form:
+            return self._closed_form
+        module = self.module(weights.copy(), IN_TRAINING).train()
+        turns = Randomness(seed, device).turn if may_draw(module) else nullcontext
+        network = ModuleNetwork(module, self.layer_sizes, self.dropout, self._linear_names, turns)
+        network.on(device, precision)
+        self._try_out(module, torch.empty(0, dtype=precision.master, device=device))
+        return network
+
+    def network_to_predict(self, weights: Weights) -> tuple[Network, list[np.ndarray]]:
+        """Return the network and its parameters' arrays; what users wrote may write to its values, and gets a copy."""
+        weights = weights.copy() if self.is_user_defined else weights
+        network: Network
+        if self._has_closed_form:
+            network = self._closed_form
+        else:
+            module = self.fitted_module(weights).eval()
+            network = ModuleNetwork(module, self.layer_sizes, linear_names=self._linear_names)
+        return network, network.arrays(weights)
 
     def fitted_module(self, weights: Weights) -> nn.Module:
-        """Return the network over the memory of `weights`, all of which have to be there."""
-        module = self.module(weights, Kinds())
+        """Return the network as a live module over the memory of `weights`, all of which have to be there."""
+        module = self.module(weights, ModuleClasses())
         lacking = module.state_dict(keep_vars=True).keys() - weights.rest.keys() - self._of_linear
         if lacking and self.factory is None:
             raise ValueError(f"module_state_ must hold {sorted(lacking)} of the network, got {sorted(weights.rest)}")
         return module
 
-    def layout(self, module: nn.Module | None) -> Layout:
-        """Return where a network's parameters lie when packed."""
-        return Layout.of_layers(self.layer_sizes, 1) if module is None else module_layout(module)
-
-    def pack(self, weights: Weights, module: nn.Module | None, dtype: np.dtype) -> np.ndarray:
-        """Return the packed parameters of `weights`, which `module` has where there is no closed form."""
-        if module is None:
-            return pack(weights.coefs, weights.intercepts, dtype)
-        return pack_module(module).numpy().astype(dtype)
-
-    def unpack(self, state: State, module: nn.Module | None) -> Weights:
-        """Return the values of a training's state."""
-        if module is None:
-            return Weights(*unpack(state.parameters, self.layer_sizes), {})
-        named = {name: view.numpy() for name, view in unpack_module(torch.from_numpy(state.parameters), module).items()}
-        rest = {**named, **state.buffers}
+    def module(self, weights: Weights, classes: ModuleClasses) -> nn.Module:
+        """Return the network as a module of such classes over the memory of `weights`."""
+        rest = {name: over_memory_of(value) for name, value in weights.rest.items()}
         if self.factory is not None:
-            return Weights([], [], rest)
-        coefs = [np.ascontiguousarray(rest.pop(f"{name}.weight").T) for name in self._linear_names]
-        return Weights(coefs, [rest.pop(f"{name}.bias") for name in self._linear_names], rest)
+            return load(self._made_by_user(0), rest)
+        module = self._built(weights, classes, 0)
+        own = module.state_dict(keep_vars=True)  # the parameters themselves, over the memory of `weights`
+        load(module, rest | {name: value for name, value in own.items() if name not in rest})
+        return module
 
-    def try_out(self, module: nn.Module, like: Tensor) -> None:
+    def _try_out(self, module: nn.Module, like: Tensor) -> None:
         """Raise ValueError unless what users wrote maps rows of the dtype and on the device of `like` as it has to.
 
         A module gives `n_outputs` raw predictions a row, an activation as many values as it gets.
@@ -194,15 +178,13 @@ class Architecture:
             if not activation.has_closed_form:
                 _require_same_width(module[place], like.new_zeros(2, units))
 
-    def fewest_rows(self, module: nn.Module | None, n_rows: int, batch_size: int) -> int:
-        """Return how many rows a batch of `n_rows` in all must have: 2 if there might be 1 and the module cannot.
+    def fewest_rows(self, network: Network, n_rows: int, batch_size: int) -> int:
+        """Return how many rows a batch of `n_rows` in all must have: 2 if there might be 1 and the network cannot.
 
         Raises ValueError if that cannot be.
         """
         may_be_one = batch_size == 1 or n_rows % batch_size == 1
-        if module is None or not may_be_one or not self.is_user_defined:
-            return 1
-        if _trains_on_one_row(module, next(module.parameters()), self.layer_sizes[0]):
+        if not may_be_one or not self.is_user_defined or network.trains_on_one_row():
             return 1
         if batch_size == 1 or n_rows == 1:
             raise ValueError(
@@ -211,14 +193,14 @@ class Architecture:
             )
         return 2
 
-    def _built(self, weights: Weights, kinds: Kinds, seed: int) -> nn.Module:
+    def _built(self, weights: Weights, classes: ModuleClasses, seed: int) -> nn.Module:
         """Return linear layers over `weights` with what comes between them."""
         coefs, intercepts = ([over_memory_of(a) for a in arrays] for arrays in (weights.coefs, weights.intercepts))
         makers = [activation.module for activation in self.activations]
         # Where there is a state, dropout of 0 keeps its place, so that names do not depend on it.
         dropout = self.dropout if self.is_random else ()
         with building(seed) if self.is_user_defined else nullcontext():
-            return build_module(coefs, intercepts, makers, dropout, self.normalization, kinds)
+            return build_module(coefs, intercepts, makers, dropout, self.normalization, classes)
 
     def _made_by_user(self, seed: int) -> nn.Module:
         """Call the factory; what it draws from PyTorch's generator depends on `seed` alone."""
@@ -276,16 +258,6 @@ def _require_same_width(activation: nn.Module, rows: Tensor) -> None:
     if not isinstance(found, Tensor) or found.shape != rows.shape:
         shape = tuple(found.shape) if isinstance(found, Tensor) else found
         raise ValueError(f"{rule}, got {shape} from {activation!r} for n = 2")
-
-
-def _trains_on_one_row(module: nn.Module, like: Tensor, n_features: int) -> bool:
-    """Whether a module in training maps one row to finite numbers; found out on a copy, as statistics may move."""
-    try:
-        with building(0, like.device), torch.no_grad():
-            row = torch.randn(1, n_features).to(like)
-            return bool(copy.deepcopy(module).train()(row).isfinite().all())
-    except (ValueError, RuntimeError):
-        return False
 
 
 def dropout_rates(dropout: Any, n_hidden: int) -> tuple[float, ...]:

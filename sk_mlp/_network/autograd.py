@@ -6,21 +6,20 @@ that the L2 penalty counts. Losses and their slopes in raw space stay in closed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sk_mlp._objective import Objective
 
+from .backprop import Penalty
 from .batch import Batch, Rows
-from .closed_form import Penalty
-from .layout import Layout
-from .modules import Kinds
+from .modules import ModuleClasses
+from .network import Buffers
 
 Turns = Callable[[], AbstractContextManager[None]]  # what a module is called in, for what it may draw
 
@@ -69,7 +68,7 @@ class MaskedDropout(nn.Dropout):
         return x * self.mask if self.training and self.mask is not None else x
 
 
-IN_TRAINING = Kinds(batch_norm=WeightedBatchNorm, dropout=MaskedDropout)
+IN_TRAINING = ModuleClasses(batch_norm=WeightedBatchNorm, dropout=MaskedDropout)
 
 # Modules that draw nothing from PyTorch's generators when they are called.
 _NEVER_DRAW = {
@@ -92,35 +91,10 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return dict(sorted(named.items(), key=lambda item: item[1].ndim < 2))
 
 
-def module_layout(module: nn.Module) -> Layout:
-    """Return where the module's trained parameters lie in a flat buffer."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in trained_parameters(module).items()}
-    coefs = {name: shape for name, shape in shapes.items() if len(shape) >= 2}
-    return Layout(coefs, {name: shape for name, shape in shapes.items() if name not in coefs}, 1)
-
-
-def pack_module(module: nn.Module) -> Tensor:
-    """Return a packed copy of the module's trained parameters, on the CPU."""
-    # By way of NumPy, which needs no threads for it.
-    arrays = [parameter.detach().cpu().numpy().ravel() for parameter in trained_parameters(module).values()]
-    return torch.from_numpy(np.concatenate(arrays))
-
-
-def unpack_module(packed: Tensor, module: nn.Module) -> dict[str, Tensor]:
-    """Return views of a packed vector by the names of the module's trained parameters."""
-    views = module_layout(module).parameters(packed)
-    return {name: view[0] for name, view in zip(trained_parameters(module), views, strict=True)}
-
-
-def buffers_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return copies of what a module's state holds besides its trained parameters, running statistics for example."""
-    trained = trained_parameters(module)
-    return {name: value.detach().clone() for name, value in module.state_dict().items() if name not in trained}
-
-
-def values_a_row(module: nn.Module) -> int:
-    """Estimate how many values a module keeps for a row, from what its weights give out."""
-    return 4 * sum(parameter.shape[0] for parameter in module.parameters() if parameter.ndim >= 2)
+def bind(module: nn.Module, parameters: Sequence[Tensor]) -> None:
+    """Make a module's trained parameters those given, `(1, *shape)` each, over their memory."""
+    for parameter, value in zip(trained_parameters(module).values(), parameters, strict=True):
+        parameter.data = value[0]
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
@@ -167,23 +141,21 @@ class Autograd:
     def __init__(
         self,
         module: nn.Module,
-        layout: Layout,
-        parameters: Tensor,
-        gradient: Tensor,
-        n_outputs: int,
-        n: int,
+        buffers: Buffers,
+        shape: tuple[int, int],  # of a batch's raw predictions, (n_outputs, n)
         objective: Objective,
         product: torch.dtype,
         turns: Turns = nullcontext,
     ) -> None:
+        layout, parameters, gradient = buffers
         self._module, self._objective, self._gradient, self._turns = module, objective, gradient, turns
-        views = zip(layout.parameters(parameters), layout.parameters(gradient), strict=True)
-        for parameter, (value, slope) in zip(trained_parameters(module).values(), views, strict=True):
-            parameter.data, parameter.grad = value[0], slope[0]
-        self._raw = parameters.new_empty(1, n_outputs, n)
+        bind(module, layout.parameters(parameters))
+        for parameter, slope in zip(trained_parameters(module).values(), layout.parameters(gradient), strict=True):
+            parameter.grad = slope[0]
+        self._raw = parameters.new_empty(1, *shape)
         self._raw_delta = torch.empty_like(self._raw)
         self._cast = autocast(parameters, product)
-        self._penalty = Penalty(layout.coef_runs(parameters), layout.coef_runs(gradient))
+        self._penalty = Penalty(layout.coef_pieces(parameters), layout.coef_pieces(gradient))
         self._dropouts = [m for m in module.modules() if isinstance(m, MaskedDropout)]
         self._norms = [m for m in module.modules() if isinstance(m, WeightedBatchNorm)]
 

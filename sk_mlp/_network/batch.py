@@ -164,7 +164,7 @@ class Batch(NamedTuple):
     scale: Tensor  # of a row in the gradient: sample_weight / sum over the batch; broadcasts to (k, 1, n)
     decay: Tensor  # of the coefs in the gradient: alpha / sum over the batch, (k, 1)
     losses: Tensor  # (k, n), to be filled
-    norms: Sequence[Tensor]  # of each run of coefs (`Layout.coef_runs`), (k,), to be filled
+    norms: Sequence[Tensor]  # of each piece of the coefs (`Layout.coef_pieces`), (k,), to be filled
     masks: Sequence[Tensor] = ()  # of dropout, (k, n, units) for each hidden layer
 
     def tensors(self) -> tuple[Tensor, ...]:

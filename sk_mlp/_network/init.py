@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .layout import pack
+from .values import Weights
 
 
 class Initialisation(NamedTuple):
@@ -42,13 +42,17 @@ INITIALISATIONS = {
 }
 
 
-def draw_parameters(
-    layer_sizes: Sequence[int], init: str, factors: Sequence[float], rng: np.random.RandomState
-) -> np.ndarray:
-    """Draw packed float64 parameters, coefs before intercepts in each layer; a layer's factor is Glorot's."""
+def draw_weights(
+    layer_sizes: Sequence[int],
+    init: str,
+    factors: Sequence[float],  # of each layer, for Glorot's bound
+    rng: np.random.RandomState,
+    dtype: np.dtype,
+) -> Weights:
+    """Draw coefs and intercepts layer by layer, coefs before intercepts in each."""
     layers = [
         INITIALISATIONS[init].layer(*shape, factor, rng)
         for shape, factor in zip(pairwise(layer_sizes), factors, strict=True)
     ]
     coefs, intercepts = zip(*layers, strict=True)
-    return pack(coefs, intercepts, np.dtype(np.float64))
+    return Weights([c.astype(dtype) for c in coefs], [i.astype(dtype) for i in intercepts], {})

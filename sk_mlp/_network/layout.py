@@ -13,11 +13,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Layers(NamedTuple):
+    """The coefs and the intercepts of k networks, layer by layer.
+
+    Coefs are `(k, fan_in, fan_out)` and intercepts `(k, 1, fan_out)`, the output layer's `(k, n_outputs, fan_in)` and
+    `(k, n_outputs, 1)`.
+    """
+
+    coefs: Sequence[Tensor]
+    intercepts: Sequence[Tensor]
 
 
 class Layout:
@@ -36,10 +47,10 @@ class Layout:
         self.n_parameters = sum(self._sizes)
         coef_sizes = self._sizes[: self._n_blocks]
         self._n_coefs = sum(coef_sizes)
-        # The coefs as runs of (k, size), and all parameters as spans of one network's; one member's layers lie side by
-        # side, as one.
-        self._runs = coef_sizes if k > 1 else [self._n_coefs]
-        self._pieces = self._spans if k > 1 else [(0, self.n_parameters)]
+        # Sizes of the pieces that cover the coefs, and spans of those that cover all parameters; of one member all
+        # layers lie side by side, as one piece.
+        self._coef_pieces = coef_sizes if k > 1 else [self._n_coefs]
+        self._piece_spans = self._spans if k > 1 else [(0, self.n_parameters)]
 
     @classmethod
     @lru_cache(maxsize=64)  # a layout does not change; making one takes a hundredth of a small fit
@@ -55,32 +66,28 @@ class Layout:
         return cls(_named("coefs_", coefs), _named("intercepts_", intercepts), k)
 
     @property
-    def n_coef_runs(self) -> int:
-        """How many pieces `coef_runs` takes."""
-        return len(self._runs)
+    def n_coef_pieces(self) -> int:
+        """How many pieces `coef_pieces` takes."""
+        return len(self._coef_pieces)
 
-    def layers(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return views of the coefs and the intercepts.
-
-        Coefs are `(k, fan_in, fan_out)` and intercepts `(k, 1, fan_out)`, the output layer's `(k, n_outputs, fan_in)`
-        and `(k, n_outputs, 1)`.
-        """
+    def layers(self, flat: Tensor) -> Layers:
+        """Return views of the coefs and the intercepts."""
         parameters = self.parameters(flat)
-        return parameters[: self._n_blocks], parameters[self._n_blocks :]
+        return Layers(parameters[: self._n_blocks], parameters[self._n_blocks :])
 
     def parameters(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, *shape)` of a flat buffer, coefs before intercepts."""
         blocks = flat.split_with_sizes([self.k * size for size in self._sizes])
         return [block.view(self.k, *shape) for block, shape in zip(blocks, self._shapes, strict=True)]
 
-    def coef_runs(self, flat: Tensor) -> list[Tensor]:
+    def coef_pieces(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, size)` that cover the coefs, in as few pieces as the layout allows."""
-        runs = flat[: self.k * self._n_coefs].split_with_sizes([self.k * size for size in self._runs])
-        return [run.view(self.k, -1) for run in runs]
+        pieces = flat[: self.k * self._n_coefs].split_with_sizes([self.k * size for size in self._coef_pieces])
+        return [piece.view(self.k, -1) for piece in pieces]
 
-    def runs(self, flat: Tensor) -> list[Tensor]:
+    def pieces(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, size)` that cover all parameters, in as few pieces as the layout allows."""
-        return [flat[self.k * start : self.k * stop].view(self.k, -1) for start, stop in self._pieces]
+        return [flat[self.k * start : self.k * stop].view(self.k, -1) for start, stop in self._piece_spans]
 
     def spans(self, n: int) -> list[slice]:
         """Return spans that share one network's parameters out evenly among `n`, each of whole rows of matrices."""
@@ -116,13 +123,13 @@ class Layout:
         """Return a new flat buffer holding k packed vectors."""
         if self.k == 1:
             return packed[0].clone()
-        return torch.cat([vector[start:stop] for start, stop in self._pieces for vector in packed])
+        return torch.cat([vector[start:stop] for start, stop in self._piece_spans for vector in packed])
 
     def member(self, flat: Tensor, i: int) -> Tensor:
         """Return a packed copy of member `i`."""
         if self.k == 1:
             return flat.clone()
-        return torch.cat([run[i] for run in self.runs(flat)])
+        return torch.cat([piece[i] for piece in self.pieces(flat)])
 
     def spread(self, values: Sequence[float], like: Tensor) -> float | Tensor:
         """Return one value a member as an operand for a flat buffer: a number where all agree."""
@@ -139,23 +146,6 @@ class Layout:
 def _named(name: str, shapes: Iterable[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return shapes by the place of their arrays in a list of that name."""
     return {f"{name}[{i}]": shape for i, shape in enumerate(shapes)}
-
-
-def pack(coefs: Iterable[np.ndarray], intercepts: Iterable[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Pack one network's coefs, all `(fan_in, fan_out)`, and intercepts `(fan_out,)` into a new vector."""
-    *hidden, output = coefs
-    arrays = [np.ravel(array) for array in (*hidden, output.T, *intercepts)]
-    return np.concatenate(arrays, dtype=dtype, casting="unsafe")
-
-
-def unpack(packed: np.ndarray, layer_sizes: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return a packed vector's coefs `(fan_in, fan_out)` and intercepts `(fan_out,)`, views but for the last coef."""
-    shapes = list(pairwise(layer_sizes))
-    sizes = [fan_in * fan_out for fan_in, fan_out in shapes] + [fan_out for _, fan_out in shapes]
-    blocks = np.split(packed, list(accumulate(sizes))[:-1])
-    hidden = [block.reshape(shape) for block, shape in zip(blocks, shapes[:-1], strict=False)]
-    output = np.ascontiguousarray(blocks[len(hidden)].reshape(shapes[-1][::-1]).T)
-    return [*hidden, output], blocks[len(shapes) :]
 
 
 def sizes_of(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 
-class Kinds(NamedTuple):
+class ModuleClasses(NamedTuple):
     """Which modules a network is built of, besides linear layers and activations."""
 
     layer_norm: Callable[[int], nn.Module] = nn.LayerNorm
@@ -26,7 +26,7 @@ def build_module(
     activations: Sequence[Callable[[], nn.Module]],
     dropout: Sequence[float],
     normalization: str | None,
-    kinds: Kinds = Kinds(),  # noqa: B008  (immutable)
+    classes: ModuleClasses = ModuleClasses(),  # noqa: B008  (immutable)
 ) -> nn.Sequential:
     """Return linear layers over the memory of the given tensors.
 
@@ -35,8 +35,8 @@ def build_module(
     linears = [_linear(coef, intercept) for coef, intercept in zip(coefs, intercepts, strict=True)]
     layers: list[nn.Module] = []
     for i, (linear, activation) in enumerate(zip(linears, activations, strict=False)):
-        layers += [linear, *kinds.normalization(normalization, linear.out_features), _made(activation)]
-        layers += [kinds.dropout(rate) for rate in dropout[i : i + 1]]
+        layers += [linear, *classes.normalization(normalization, linear.out_features), _made(activation)]
+        layers += [classes.dropout(rate) for rate in dropout[i : i + 1]]
     return nn.Sequential(*layers, linears[-1])
 
 

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .engine import products_of
-from .pool import make_pool
+from sk_mlp._compute.kernels import Products, products_for
+from sk_mlp._network.dropout import Masks, hash_rows
+
+from .pool import Pool, make_pool
 from .task import FitTask, Table
+
+
+class Samples(NamedTuple):
+    """What the members of a stack train on; where it says so, one member's rows after another's."""
+
+    pool: Pool
+    rows: Sequence[np.ndarray]  # of each member in the pool, (n_i,)
+    target: Tensor  # of all members, (sum of n_i, n_outputs)
+    sample_weight: Tensor | None  # of all members, (sum of n_i,)
+    masks: Masks | None  # over all members' rows; None without dropout
 
 
 class Data:
@@ -30,6 +42,12 @@ class Data:
         """Return the samples that the tasks validate on: these, if they were held out of them."""
         tables = [task.validation.table for task in tasks if task.validation is not None]
         return self if all(id(table.X) in self._offsets for table in tables) else Data(tasks[0], tables)
+
+    def samples(self, tasks: Sequence[FitTask]) -> Samples:
+        """Return what the tasks train on."""
+        tables = [task.table for task in tasks]
+        masks = _masks_of(tasks, self.products.dtype)
+        return Samples(self.pool, self.rows(tables), self.target(tables), self.weight(tables), masks)
 
     def rows(self, tables: Sequence[Table]) -> list[np.ndarray]:
         """Return where in the pool the rows of each table lie, `(n_i,)` each."""
@@ -52,7 +70,7 @@ class Data:
         return table.sample_weight[table.rows]
 
     def _join(self, arrays: Sequence[np.ndarray]) -> Tensor:
-        """Return one tensor on the device; values in the master number type, class indices as they are."""
+        """Return one tensor on the device; values in the master dtype, class indices as they are."""
         joined = torch.from_numpy(_concatenate(arrays))
         return joined.to(self._device, self._master if joined.is_floating_point() else None)
 
@@ -62,3 +80,23 @@ def _concatenate(inputs: Sequence[Any]) -> Any:
     if len(inputs) == 1:
         return inputs[0]
     return sp.vstack(inputs, format="csr") if sp.issparse(inputs[0]) else np.concatenate(inputs)
+
+
+def products_of(task: FitTask, n: int) -> Products:
+    """Return the products that take inputs of `n` rows."""
+    network = task.network
+    return products_for(network.product_dtype(task.precision), task.device, network.multiply_adds(n, task.table.X))
+
+
+def _masks_of(tasks: Sequence[FitTask], dtype: torch.dtype) -> Masks | None:
+    """Return the dropout masks of a stack's training rows; None without dropout."""
+    task = tasks[0]
+    if not any(task.network.dropout):
+        return None
+    hashes: dict[int, np.ndarray] = {}
+    for own in tasks:
+        if id(own.table.X) not in hashes:
+            hashes[id(own.table.X)] = hash_rows(own.table.X)
+    rows = np.concatenate([hashes[id(own.table.X)][own.table.rows] for own in tasks])
+    rates, seeds = np.array([own.network.dropout for own in tasks]), [own.seed for own in tasks]
+    return Masks(task.network.widths, rates, seeds, rows, dtype, task.device)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sk_mlp._network.batch import Batch, DenseRows, Rows, rows_within
-from sk_mlp._network.dropout import Masks
 
+from .data import Samples
 from .pool import DensePool, Pool
 
 _MASK_BYTES = 2**20  # and of dropout masks made at once
@@ -21,8 +21,8 @@ _MASK_BYTES = 2**20  # and of dropout masks made at once
 _LEAST_LONG = 2**31  # indices below take half the memory, and its time
 
 
-class _Run(NamedTuple):
-    """Steps of one size."""
+class _Part(NamedTuple):
+    """A part of an epoch: its steps of one size."""
 
     steps: int
     n: int  # rows a member
@@ -51,7 +51,7 @@ class _Weighting(NamedTuple):
 
     scales: Sequence[Sequence[Tensor]]  # each shard's, a step's `Batch.scale`
     decays: Sequence[Tensor]  # a step's `Batch.decay`
-    loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a run's (steps or 1, k, n or 1)
+    loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a part's (steps or 1, k, n or 1)
     norm_shares: Tensor  # of a step's squared norms in it, (n_steps, k)
 
 
@@ -60,14 +60,14 @@ class _Ordered(NamedTuple):
 
     orders: Sequence[np.ndarray]  # of each member's rows, (n_i,)
     samples: np.ndarray  # of all members, step by step, (n,)
-    rows: Sequence[Sequence[Tensor]]  # of each shard in the pool, (steps, k, n) of each run
+    rows: Sequence[Sequence[Tensor]]  # of each shard in the pool, (steps, k, n) of each part
 
     def is_in(self, orders: Sequence[np.ndarray]) -> bool:
         """Tell whether these are the very same orders."""
         return not any(map(is_not, orders, self.orders))
 
 
-class Epochs:
+class Batches:
     """Draws the mini-batches of k members, epoch after epoch, and adds up their losses.
 
     Everything a step needs besides its inputs lies in a few large tensors, which an epoch in another order fills anew;
@@ -78,17 +78,13 @@ class Epochs:
 
     def __init__(
         self,
-        pool: Pool,
-        rows: Sequence[np.ndarray],  # of each member in the pool, (n_i,)
-        target: Tensor,  # of all members, one after another, (sum of n_i, n_outputs)
-        sample_weight: Tensor | None,  # (sum of n_i,)
-        batch_size: int,
-        fewest: int,  # rows that the last batch may have
+        samples: Samples,
+        batch_sizes: tuple[int, int],  # rows of a batch, and the fewest that the last one may have
         alpha: Tensor,  # (k, 1)
-        masks: Masks | None,  # over all members' rows, one after another; None without dropout
         n_norms: int,  # of coefs that a step fills, for each member; equally many a shard
         n_shards: int,  # of the rows of a step; several of one member alone
     ) -> None:
+        pool, rows, target, sample_weight, masks = samples
         self._k, sizes = len(rows), [len(own) for own in rows]
         every_row = np.concatenate(rows)
         is_small = max(len(every_row), every_row.max(initial=0)) < _LEAST_LONG
@@ -98,33 +94,35 @@ class Epochs:
         self._masks = [] if masks is None else [masks, *(masks.copy() for _ in range(1, n_shards))]
         self._size = max(sizes)
         self._ordered: _Ordered | None = None
-        self._runs = _runs_of(pool, sizes, batch_size, fewest, alpha, n_shards)
+        self._parts = _parts_of(pool, sizes, batch_sizes, alpha, n_shards)
         self._shards = range(n_shards)
-        self._sizes = [run.n for run in self._runs for _ in range(run.steps)]
+        self._sizes = [part.n for part in self._parts for _ in range(part.steps)]
         n_samples = self._k * self._size
         # Of the rows in the order of an epoch: targets, and where in the pool they lie.
         self._ordered_target = target.new_empty(n_samples, target.shape[1])
         self._ordered_rows = self._rows.new_empty(n_samples)
-        self._targets = self._each_step_of_shards([run.mT for run in self._split(self._ordered_target)])
+        self._targets = self._each_step_of_shards([part.mT for part in self._split(self._ordered_target)])
         self._losses = self._split(alpha.new_empty(n_samples))
-        self._norms = alpha.new_zeros(n_norms, sum(run.steps for run in self._runs), self._k)
-        norms = [list(zip(*(of_steps.unbind() for of_steps in runs), strict=True)) for runs in self._norms_of_shards()]
+        self._norms = alpha.new_zeros(n_norms, sum(part.steps for part in self._parts), self._k)
+        norms = [
+            list(zip(*(of_steps.unbind() for of_steps in parts), strict=True)) for parts in self._norms_of_shards()
+        ]
         self._to_fill = list(zip(self._each_step_of_shards(self._losses), norms, strict=True))
         self._weighting = self._weigh_equally()
 
     @property
     def n_steps(self) -> dict[int, int]:
         """How many batches of each size an epoch has; there are one or two sizes."""
-        return {run.n: run.steps for run in self._runs}
+        return {part.n: part.steps for part in self._parts}
 
     @property
     def inputs(self) -> dict[int, DenseRows]:
         """All rows of a batch of each size, where these are gathered by shards."""
-        return {run.n: run.inputs for run in self._runs if run.inputs is not None}
+        return {part.n: part.inputs for part in self._parts if part.inputs is not None}
 
     def shards_of(self, n: int) -> Sequence[slice]:
         """Return the shards of the rows of a batch of `n`."""
-        return next(run.shards for run in self._runs if run.n == n)
+        return next(part.shards for part in self._parts if part.n == n)
 
     def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> list[Iterator[tuple[int, Batch]]]:
         """Return each shard's batches of one epoch, with the number of rows of the whole batch.
@@ -138,8 +136,8 @@ class Epochs:
 
     def _batches(self, shard: int, ordered: _Ordered, epochs: Sequence[int]) -> Iterator[tuple[int, Batch]]:
         """Return a shard's batches of an epoch in this order."""
-        each_run = zip(self._runs, ordered.rows[shard], strict=True)
-        inputs = (step for run, index in each_run for step in run.gather[shard](index))
+        each_part = zip(self._parts, ordered.rows[shard], strict=True)
+        inputs = (step for part, index in each_part for step in part.gather[shard](index))
         masks = self._draw_masks(shard, ordered.samples, epochs) if self._masks else repeat(())
         weighting = self._weighting
         batches = map(
@@ -161,17 +159,19 @@ class Epochs:
         torch.index_select(self._rows, 0, index, out=self._ordered_rows)
         # Other tensors for other rows, though in the same memory: by that gatherers tell what they hold.
         rows = self._split(self._ordered_rows)
-        each_shard = [[run.of_shard(own, i) for run, own in zip(self._runs, rows, strict=True)] for i in self._shards]
+        each_shard = [
+            [part.of_shard(own, i) for part, own in zip(self._parts, rows, strict=True)] for i in self._shards
+        ]
         return _Ordered(orders, samples, each_shard)
 
     def _draw_masks(self, shard: int, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
         """Yield a shard's dropout masks of each step, for samples step by step."""
         masks, stop = self._masks[shard], 0
-        for run in self._runs:
-            start, stop = stop, stop + run.steps * self._k * run.n
-            window = rows_within(_MASK_BYTES, self._k * run.n * masks.row_bytes)
-            by_step = samples[start:stop].reshape(run.steps, self._k, run.n)
-            yield from masks.draw(by_step[..., run.shards[shard]], epochs, window)
+        for part in self._parts:
+            start, stop = stop, stop + part.steps * self._k * part.n
+            window = rows_within(_MASK_BYTES, self._k * part.n * masks.row_bytes)
+            by_step = samples[start:stop].reshape(part.steps, self._k, part.n)
+            yield from masks.draw(by_step[..., part.shards[shard]], epochs, window)
 
     def mean_losses(self) -> list[float]:
         """Return each member's loss over the epoch just drawn, penalty included.
@@ -185,42 +185,44 @@ class Epochs:
 
     def _weigh_equally(self) -> _Weighting:
         """Return what rows of weight one weigh."""
-        inverses = [run.counts.reciprocal().unsqueeze(0) for run in self._runs]
-        return self._weighting_of([run.masked(x) for x, run in zip(inverses, self._runs, strict=True)], inverses)
+        inverses = [part.counts.reciprocal().unsqueeze(0) for part in self._parts]
+        return self._weighting_of([part.masked(x) for x, part in zip(inverses, self._parts, strict=True)], inverses)
 
     def _weigh(self, weight: Tensor) -> _Weighting:
         """Return what rows of `weight`, step by step, weigh; in a batch without weight they count nothing."""
-        weights = [run.masked(x) for x, run in zip(self._split(weight), self._runs, strict=True)]
+        weights = [part.masked(x) for x, part in zip(self._split(weight), self._parts, strict=True)]
         sums = [w.sum(-1, keepdim=True) for w in weights]
         inverses = [torch.where(s > 0, s.reciprocal(), 0.0) for s in sums]
         return self._weighting_of([w * inverse for w, inverse in zip(weights, inverses, strict=True)], inverses)
 
     def _weighting_of(self, scales: Sequence[Tensor], inverses: Sequence[Tensor]) -> _Weighting:
-        """Return the weighting for each run's scales and inverse weight sums, `(steps or 1, k, n or 1)`."""
+        """Return the weighting for each part's scales and inverse weight sums, `(steps or 1, k, n or 1)`."""
         decays = [inverse * self._alpha for inverse in inverses]
-        norm_shares = [0.5 * decay * run.shares for decay, run in zip(decays, self._runs, strict=True)]
+        norm_shares = [0.5 * decay * part.shares for decay, part in zip(decays, self._parts, strict=True)]
         return _Weighting(
             scales=self._each_step_of_shards([scale.unsqueeze(2) for scale in scales]),
             decays=self._each_step(decays),
-            loss_shares=[scale * run.shares for scale, run in zip(scales, self._runs, strict=True)],
+            loss_shares=[scale * part.shares for scale, part in zip(scales, self._parts, strict=True)],
             norm_shares=torch.cat(
-                [share.expand(run.steps, -1, 1) for share, run in zip(norm_shares, self._runs, strict=True)]
+                [share.expand(part.steps, -1, 1) for share, part in zip(norm_shares, self._parts, strict=True)]
             )[..., 0],
         )
 
     def _split(self, by_step: Tensor) -> list[Tensor]:
-        """View a tensor whose first axis lies step by step as `(steps, k, n, ...)`, one view a run."""
-        runs = by_step.split_with_sizes([run.steps * self._k * run.n for run in self._runs])
-        return [x.view(run.steps, self._k, run.n, *by_step.shape[1:]) for x, run in zip(runs, self._runs, strict=True)]
+        """View a tensor whose first axis lies step by step as `(steps, k, n, ...)`, one view a part."""
+        parts = by_step.split_with_sizes([part.steps * self._k * part.n for part in self._parts])
+        return [
+            x.view(part.steps, self._k, part.n, *by_step.shape[1:]) for x, part in zip(parts, self._parts, strict=True)
+        ]
 
     def _each_step(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """List what each step has of each run's `values`."""
-        return [step for run, own in zip(self._runs, values, strict=True) for step in run.each_step(own)]
+        """List what each step has of each part's `values`."""
+        return [step for part, own in zip(self._parts, values, strict=True) for step in part.each_step(own)]
 
     def _each_step_of_shards(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
-        """List what each shard has in each step of each run's `values` `(steps or 1, ..., n or 1)`."""
+        """List what each shard has in each step of each part's `values` `(steps or 1, ..., n or 1)`."""
         return [
-            self._each_step([run.of_shard(own, i) for run, own in zip(self._runs, values, strict=True)])
+            self._each_step([part.of_shard(own, i) for part, own in zip(self._parts, values, strict=True)])
             for i in self._shards
         ]
 
@@ -230,34 +232,37 @@ class Epochs:
 
     def _by_step(self, sample: np.ndarray) -> np.ndarray:
         """Lay `(k, n)` out step by step, `(k * n,)`."""
-        size = self._runs[0].n
-        n_even = self._runs[0].steps * size
+        size = self._parts[0].n
+        n_even = self._parts[0].steps * size
         even = sample[:, :n_even].reshape(self._k, -1, size).swapaxes(0, 1)
         return np.concatenate([even.ravel(), sample[:, n_even:].ravel()])
 
 
-def _runs_of(pool: Pool, sizes: Sequence[int], batch_size: int, fewest: int, like: Tensor, n_shards: int) -> list[_Run]:
-    """Return the runs of an epoch of members with `sizes` rows, all in equally many steps.
+def _parts_of(
+    pool: Pool, sizes: Sequence[int], batch_sizes: tuple[int, int], like: Tensor, n_shards: int
+) -> list[_Part]:
+    """Return the parts of an epoch of members with `sizes` rows, all in equally many steps.
 
     Fewer rows than `fewest` do not make a batch, but join the one before.
     """
+    batch_size, fewest = batch_sizes
     k, n_steps = len(sizes), n_batches(max(sizes), batch_size)
     if n_steps > 1 and max(sizes) - (n_steps - 1) * batch_size < fewest:
         n_steps -= 1
     last = [size - (n_steps - 1) * batch_size for size in sizes]
-    runs = [] if n_steps == 1 else [(n_steps - 1, batch_size, [batch_size] * k)]
+    parts = [] if n_steps == 1 else [(n_steps - 1, batch_size, [batch_size] * k)]
     if last == [batch_size] * k:
-        runs = [(n_steps, batch_size, last)]
+        parts = [(n_steps, batch_size, last)]
     else:
-        runs.append((1, max(last), last))
+        parts.append((1, max(last), last))
     made = []
-    for steps, n, counts in runs:
+    for steps, n, counts in parts:
         count_of = like.new_tensor([[count] for count in counts])
         share_of = like.new_tensor([[count / size] for count, size in zip(counts, sizes, strict=True)])
         mask = None if min(counts) == n else (torch.arange(n, device=like.device) < count_of).to(like)
         shards = [slice(n * i // n_shards, n * (i + 1) // n_shards) for i in range(n_shards)]
         inputs, gather = _gatherers(pool, k, n, steps, shards)
-        made.append(_Run(steps, n, mask, count_of, share_of, shards, gather, inputs))
+        made.append(_Part(steps, n, mask, count_of, share_of, shards, gather, inputs))
     return made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import c_float
 from math import inf
 from threading import Lock
@@ -48,16 +48,9 @@ _IS_SCORED = "is_scored"  # whether an epoch had rows to validate on: its score 
 _COLUMNS = {**dict.fromkeys(Epoch._fields, np.dtype(float)), _IS_SCORED: np.dtype(bool)}
 _ROUNDED = {"gradient_norm", "seconds"}  # to the digits of float32, in which pickles hold them
 _SMALLEST = float(np.finfo(np.float32).tiny)
+_USED = "used"  # of the memory of columns, by any history
 _FIRST_SIZE = 16
-
-
-class _Memory:
-    """Columns with room for more epochs, of which the first `used` are in use by some history."""
-
-    def __init__(self, size: int) -> None:
-        self.columns = {name: np.empty(size, dtype) for name, dtype in _COLUMNS.items()}
-        self.size, self.used = size, 0
-        self.lock = Lock()  # of `used`
+_lock = Lock()  # of how much of their memory histories use
 
 
 class History:
@@ -67,8 +60,29 @@ class History:
     ten or a million; only a second one that goes on from the same place takes a copy.
     """
 
-    def __init__(self, memory: _Memory | None = None, n: int = 0) -> None:
-        self._memory, self._n = memory or _Memory(0), n
+    def __init__(self, n: int = 0, memory: Mapping[str, np.ndarray] | None = None) -> None:
+        self._n = n
+        self._memory = _memory_for(0) if memory is None else memory
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> History:
+        """Return the history that `plain` or `compact` has written."""
+        n, columns = plain["n"], plain["columns"]
+        if _USED in columns:
+            return cls(n, columns)
+        memory = _memory_for(n)
+        for name in _COLUMNS:
+            memory[name][:] = columns[name]
+        memory[_USED][()] = n
+        return cls(n, memory)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the same as a dictionary of arrays, over the same memory."""
+        return {"n": self._n, "columns": self._memory}
+
+    def compact(self) -> dict[str, Any]:
+        """Return a dictionary to be stored: columns without room, and one value for a column that has no other."""
+        return {"n": self._n, "columns": {name: _shortened(self._column(name)) for name in _COLUMNS}}
 
     def __len__(self) -> int:
         return self._n
@@ -83,12 +97,12 @@ class History:
         if not epochs:
             return self
         n = self._n + len(epochs)
-        memory = self._memory_for(n)
+        memory = self._with_room_for(n)
         for name, values in zip(Epoch._fields, zip(*epochs, strict=True), strict=True):
             kept = list(map(_rounded, values)) if name in _ROUNDED else values
-            memory.columns[name][self._n : n] = kept  # None becomes NaN
-        memory.columns[_IS_SCORED][self._n : n] = [epoch.validation_score is not None for epoch in epochs]
-        return History(memory, n)
+            memory[name][self._n : n] = kept  # None becomes NaN
+        memory[_IS_SCORED][self._n : n] = [epoch.validation_score is not None for epoch in epochs]
+        return History(n, memory)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return a float array `(n_epochs,)` for each field."""
@@ -103,31 +117,24 @@ class History:
         return self._column(name)[self._column(_IS_SCORED)].tolist()
 
     def _column(self, name: str) -> np.ndarray:
-        return self._memory.columns[name][: self._n]
+        return self._memory[name][: self._n]
 
-    def _memory_for(self, n: int) -> _Memory:
+    def _with_room_for(self, n: int) -> Mapping[str, np.ndarray]:
         """Return memory that holds this history and is to hold `n` epochs: its own, unless another went on in it."""
-        with self._memory.lock:
-            if self._memory.used == self._n and n <= self._memory.size:
-                self._memory.used = n
+        with _lock:
+            if self._memory[_USED] == self._n and n <= len(self._memory["loss"]):
+                self._memory[_USED][()] = n
                 return self._memory
-        memory = _Memory(max(_FIRST_SIZE, 2 * self._n, n))
-        memory.used = n
-        for name, column in memory.columns.items():
-            column[: self._n] = self._column(name)
+        memory = _memory_for(max(_FIRST_SIZE, 2 * self._n, n))
+        memory[_USED][()] = n
+        for name in _COLUMNS:
+            memory[name][: self._n] = self._column(name)
         return memory
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return columns, and one value for a column that has no other."""
-        columns = {name: self._column(name) for name in _COLUMNS}
-        return {"n": self._n, **{name: _shortened(column) for name, column in columns.items()}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._n = state["n"]
-        self._memory = _Memory(self._n)
-        for name, column in self._memory.columns.items():
-            column[:] = state[name]
-        self._memory.used = self._n
+def _memory_for(size: int) -> dict[str, np.ndarray]:
+    """Return columns with room for so many epochs, and `()` how many of them some history uses."""
+    return {**{name: np.empty(size, dtype) for name, dtype in _COLUMNS.items()}, _USED: np.array(0)}
 
 
 def _rounded(value: float) -> float:

@@ -16,23 +16,14 @@ from torch import Tensor
 from sk_mlp._compute.device import line_search_dtype
 from sk_mlp._compute.intra_op import threads, threads_that_pay
 from sk_mlp._network.batch import Batch, Rows, rows_within
+from sk_mlp._network.network import Buffers
+from sk_mlp._network.values import State, stay_finite
 
-from .engine import (
-    Snapshot,
-    backprop_of,
-    buffers,
-    computing,
-    input_values,
-    layout_of,
-    products_of,
-    row_values,
-    stay_finite,
-    turns_of,
-    work,
-)
+from .data import products_of
 from .history import Epoch
 from .pool import Pool, make_pool
-from .task import FitResult, FitTask, Status, Watch
+from .step import computing
+from .task import EpochListener, FitResult, FitTask, Status
 
 # Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
 # one took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.
@@ -49,37 +40,34 @@ def minimise(task: FitTask) -> FitResult:
     dtype = line_search_dtype(task.device)
     task = replace(task, precision=task.precision._replace(master=dtype, product=dtype))
     size = _rows_of_a_chunk(task)
-    with computing(task), threads(threads_that_pay(work(task, size) // _BUSY_BLAS)):
-        return _Search(task, size).run()
+    multiply_adds = task.network.multiply_adds(size, task.table.X)
+    with computing(task), threads(threads_that_pay(multiply_adds // _BUSY_BLAS)):
+        return _Search(task, size).minimise()
 
 
 def _rows_of_a_chunk(task: FitTask) -> int:
     """Return how many rows to evaluate at once; sparse rows take no memory but their own, which is kept anyway."""
-    inputs = 0 if _is_sparse(task) else input_values(task, task.table.X)
+    network = task.network
+    inputs = 0 if network.stacks and sp.issparse(task.table.X) else network.input_values(task.table.X)
     # Values and their deltas.
-    row_bytes = 2 * (inputs + row_values(task)) * task.precision.master.itemsize
+    row_bytes = 2 * (inputs + network.values_per_row) * task.precision.master.itemsize
     n_rows, size = len(task.table.target), max(2, rows_within(_CHUNK_BYTES, row_bytes))
     while size < n_rows and n_rows % size == 1:
         size += 1  # no chunk of one row, which batch normalization of PyTorch's does not take
     return min(n_rows, size)
 
 
-def _is_sparse(task: FitTask) -> bool:
-    """Whether the network multiplies sparse rows as they are."""
-    return task.module is None and sp.issparse(task.table.X)
-
-
 class _Search:
-    """One run of L-BFGS-B, evaluating `size` rows at once: the function it minimises, and the last accepted iterate."""
+    """A search by L-BFGS-B that evaluates `size` rows at once: the function to minimise, and the last accepted point."""
 
     def __init__(self, task: FitTask, size: int) -> None:
         self._task, self._size = task, size
-        dtype, layout = task.precision.master, layout_of(task, 1)
-        if task.module is not None:
-            task.module.to(dtype)
+        network = task.network.on(task.device, task.precision)
+        dtype, layout = task.precision.master, network.layout(1)
         self._x = np.array(task.parameters, dtype=np.float64)
         self._parameters = torch.from_numpy(self._x).to(task.device, dtype, copy=True)
         self._gradient = torch.zeros_like(self._parameters)
+        buffers = Buffers(layout, self._parameters, self._gradient)
         self._total_gradient = torch.zeros_like(self._parameters)
         self._started = self._last = task.clock()
         self._rows = len(task.table.target)
@@ -91,16 +79,16 @@ class _Search:
             self._target = self._target.to(dtype)
         self._scale, self._decay = self._weigh(dtype)
         self._backprops = {
-            n: backprop_of(task, layout, self._parameters, self._gradient, n, products, turns_of(task))
+            n: network.value_and_gradient(buffers, n, task.objective, products, task.precision)
             for n in {min(self._size, self._rows - start) for start in self._starts}
         }
-        self._epochs: list[Epoch] = []
+        self._records: list[Epoch] = []
         self._status: Status | None = None  # of an end that the solver does not know of
         self._error: StopIteration | None = None
         self._n_begun = 0
-        self._first = buffers(task)
+        self._first = network.buffers()
 
-    def run(self) -> FitResult:
+    def minimise(self) -> FitResult:
         """Run SciPy's solver and say how it ended."""
         settings, found = self._task.settings, None
         with contextlib.suppress(KeyboardInterrupt):
@@ -116,7 +104,7 @@ class _Search:
             raise self._error
         if found is None:
             status, message = Status.INTERRUPTED, Status.INTERRUPTED.message(settings)
-            n_iter, loss = len(self._epochs), self._epochs[-1].loss if self._epochs else np.nan
+            n_iter, loss = len(self._records), self._records[-1].loss if self._records else np.nan
         else:
             self._x, loss = found.x, float(found.fun)
             n_iter = min(found.nit, settings.max_iter)
@@ -129,53 +117,52 @@ class _Search:
 
     def _so_far(self) -> FitResult:
         """Return the result of a search that goes on."""
-        return self._result(None, "", len(self._epochs), self._epochs[-1].loss if self._epochs else np.nan)
+        return self._result(None, "", len(self._records), self._records[-1].loss if self._records else np.nan)
 
     def _result(self, status: Status | None, message: str, n_iter: int, loss: float) -> FitResult:
         """Return what has come of the task: the last accepted iterate, and all iterations."""
-        history = self._task.progress.history.extended(self._epochs)
+        history = self._task.progress.history.extended(self._records)
         best_loss = float(history.loss.min()) if len(history) else loss
         progress = self._task.progress._replace(history=history, best_loss=best_loss, no_improvement=0)
-        snapshot = Snapshot(torch.from_numpy(self._x.copy()), buffers(self._task))
-        state = snapshot.state(self._task.precision)
-        is_finite = state.is_finite and stay_finite(snapshot.buffers, self._first)
+        state = State(self._x.copy(), self._task.network.buffers()).as_dtype(self._task.precision.array)
+        is_finite = state.is_finite and stay_finite(state.buffers, self._first)
         return FitResult(state, is_finite, status, message, n_iter, loss, progress, {})
 
     def _print(self, *, is_last: bool = False) -> None:
         """Print the last iteration, as far as the user wants to hear of it."""
-        if self._epochs and self._task.settings.verbose:
+        if self._records and self._task.settings.verbose:
             verbose, seconds = self._task.settings.verbose, self._last - self._started
-            for line in self._epochs[-1].lines(verbose, len(self._epochs), seconds, is_last=is_last):
-                self._task.say(line)
+            for line in self._records[-1].lines(verbose, len(self._records), seconds, is_last=is_last):
+                self._task.emit(line)
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
         """Note an iteration's outcome, and end the search if it is time or a callback asks for it."""
-        settings, watch = self._task.settings, self._task.watch
+        settings, listener = self._task.settings, self._task.listener
         self._x = intermediate_result.x.copy()
         loss, norm = float(intermediate_result.fun), float(self._total_gradient.norm())
         now = self._task.clock()
-        self._epochs.append(Epoch(loss, gradient_norm=norm, seconds=now - self._last))
+        self._records.append(Epoch(loss, gradient_norm=norm, seconds=now - self._last))
         self._last = now
         self._print()
-        if watch is not None and self._told_of_end(watch):
+        if listener is not None and self._told_of_end(listener):
             self._status = Status.STOPPED
         elif settings.max_time is not None and now - self._started > settings.max_time:
             self._status = Status.MAX_TIME
         if self._status is not None or self._error is not None:
             raise StopIteration
 
-    def _told_of_end(self, watch: Watch) -> bool:
-        """Return whether who watches wants the search to end; a StopIteration of theirs is not SciPy's signal."""
+    def _told_of_end(self, listener: EpochListener) -> bool:
+        """Return whether who listens wants the search to end; a StopIteration of theirs is not SciPy's signal."""
         try:
-            return watch.end_epoch(self._so_far)
+            return listener.end_epoch(self._so_far)
         except StopIteration as error:
             self._error = error
             return False
 
     def _value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the penalised mean loss and its gradient, both float64, summed over chunks of rows."""
-        if self._task.watch is not None and self._n_begun == len(self._epochs):
-            self._task.watch.begin_epoch(self._so_far)  # the first evaluation of an iteration
+        if self._task.listener is not None and self._n_begun == len(self._records):
+            self._task.listener.begin_epoch(self._so_far)  # the first evaluation of an iteration
             self._n_begun += 1
         self._parameters.copy_(torch.from_numpy(x))
         self._total_gradient.zero_()

@@ -13,13 +13,9 @@ from sk_mlp._compute.intra_op import threads, threads_that_pay
 from sk_mlp._compute.threads import Crew
 
 from .data import Data
-from .engine import (
-    computing,
-    n_shards,
-    work,
-)
 from .member import Member
 from .stack import Stack
+from .step import computing, n_shards
 from .task import FitResult, FitTask, Status
 
 _WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
@@ -33,40 +29,40 @@ def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
     """
     members = [Member(task) for task in tasks]
     task = tasks[0]
-    n = threads_that_pay(work(task, task.settings.batch_size), len(tasks))
+    n = threads_that_pay(task.multiply_adds, len(tasks))
     n_sharing = n_shards(task, n)
     # PyTorch's threads keep processors busy for a while after they have computed, which those that share steps need.
     with computing(task), threads(1 if n_sharing else n), Crew(n_sharing) as crew:
         data = Data(task, [task.table for task in tasks])
-        while running := [member for member in members if member.is_running]:
-            _train_until_few_are_left(Stack(running, data, crew, n))
+        while remaining := [member for member in members if member.is_running]:
+            _train_until_few_are_left(Stack(remaining, data, crew, n))
     return [member.outcome() for member in members]
 
 
 def _train_until_few_are_left(stack: Stack) -> None:
     """Run epochs until so many members have ended that a smaller stack pays."""
-    living = stack.living()
-    enough = max(1.0, _WORTHWHILE * len(living))
+    running = stack.running()
+    enough = max(1.0, _WORTHWHILE * len(running))
     try:
-        while len(living) >= enough:
+        while len(running) >= enough:
             start = stack.clock()
             stack.begin_epoch()
             stack.run_epoch()
-            epochs = stack.epochs_seen(start)
-            for i, member in living.items():
-                is_best = member.is_running and member.end_epoch(epochs[i], partial(stack.values, i))
-                if stack.has_diverged(i, epochs[i].loss, is_best):
+            records = stack.records_of_epoch(start)
+            for i, member in running.items():
+                is_best = member.is_running and member.end_epoch(records[i], partial(stack.values, i))
+                if stack.has_diverged(i, records[i].loss, is_best):
                     member.status = Status.DIVERGED
                 elif is_best:
-                    member.best = stack.snapshot(i)
+                    member.best = stack.state(i)
                 if not member.is_running:
-                    stack.hand_back(i)
-            living = stack.living()
+                    stack.write_back(i)
+            running = stack.running()
     except KeyboardInterrupt:
-        interrupted = stack.living()
+        interrupted = stack.running()
         if not interrupted:
             raise
         for member in interrupted.values():
             member.end(Status.INTERRUPTED)
-    for i in living:
-        stack.hand_back(i)
+    for i in running:
+        stack.write_back(i)

@@ -10,15 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sk_mlp._network.autograd import Turns
-from sk_mlp._network.state import State
+from sk_mlp._network.values import State, stay_finite
 
-from .engine import (
-    Snapshot,
-    buffers,
-    stay_finite,
-    turns_of,
-)
 from .history import Epoch
 from .progress import Progress, observe, on_plateau
 from .schedules import rate, schedule_of, take_up, with_next_rate
@@ -28,7 +21,7 @@ from .task import FitResult, FitTask, Status
 class Values(NamedTuple):
     """A network and its optimizer's state, at some point of its training."""
 
-    snapshot: Snapshot
+    state: State
     optimizer_state: Mapping[str, Any]
 
 
@@ -37,14 +30,13 @@ class Member:
     """One task on its way to a result: the values that outlive a stack."""
 
     task: FitTask
-    turns: Turns = field(init=False)
-    first: Snapshot = field(init=False)
-    current: Snapshot = field(init=False)
-    best: Snapshot = field(init=False)
+    first: State = field(init=False)
+    current: State = field(init=False)
+    best: State = field(init=False)
     optimizer_state: Mapping[str, Any] = field(init=False)
     progress: Progress = field(init=False)
     order: np.ndarray = field(init=False)
-    epochs: list[Epoch] = field(default_factory=list)
+    records: list[Epoch] = field(default_factory=list)
     status: Status | None = None
     error: Exception | None = None
     started: float = field(init=False)
@@ -52,9 +44,8 @@ class Member:
     def __post_init__(self) -> None:
         task = self.task
         # A copy: the task keeps its starting point. (`torch.tensor` takes ten times as long to make one.)
-        parameters = torch.from_numpy(task.parameters.copy()).to(task.device, task.precision.master)
-        self.first = self.current = self.best = Snapshot(parameters, buffers(task))
-        self.turns = turns_of(task)
+        parameters = torch.from_numpy(task.parameters.copy()).to(task.precision.master).numpy()
+        self.first = self.current = self.best = State(parameters, task.network.buffers())
         self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)
         self.order = np.arange(len(task.table.rows))
         self.started = task.clock()
@@ -67,7 +58,7 @@ class Member:
     @property
     def n_iter(self) -> int:
         """How many epochs are over."""
-        return len(self.epochs)
+        return len(self.records)
 
     @property
     def n_epochs(self) -> int:
@@ -80,13 +71,13 @@ class Member:
         return rate(self.progress, self.task.settings)
 
     def begin_epoch(self, values: Callable[[], Values]) -> None:
-        """Set the rate of the next epoch, and tell who watches; what users' code raises is this member's error."""
+        """Set the rate of the next epoch, and tell who listens; what users' code raises is this member's error."""
         if not self.is_running:
             return
         try:
             self.progress = with_next_rate(self.progress, self.task.settings)
-            if self.task.watch is not None:
-                self.task.watch.begin_epoch(lambda: self._result(*values()))
+            if self.task.listener is not None:
+                self.task.listener.begin_epoch(lambda: self._result(*values()))
         except Exception as error:
             self.error = error
 
@@ -103,11 +94,11 @@ class Member:
 
     def end_epoch(self, epoch: Epoch, values: Callable[[], Values]) -> bool:
         """Take note of an epoch, decide whether it was the last, and tell whether its score is the best so far."""
-        best_before, watch = self.progress.best_score, self.task.watch
+        best_before, listener = self.progress.best_score, self.task.listener
         try:
-            self._take_note(self._scored(epoch, lambda: values().snapshot.state(self.task.precision)))
+            self._take_note(self._scored(epoch, lambda: values().state.as_dtype(self.task.precision.array)))
             self._continue_or_stop()
-            if watch is not None and watch.end_epoch(lambda: self._result(*values())) and self.status is None:
+            if listener is not None and listener.end_epoch(lambda: self._result(*values())) and self.status is None:
                 self.status = Status.STOPPED
             self.end(self.status)
         except Exception as error:
@@ -128,26 +119,26 @@ class Member:
     def end(self, status: Status | None) -> None:
         """Set how training has ended, if it has, and print the last epoch if that is still to be done."""
         self.status = status
-        if status is not None and not self.task.one_epoch and self.epochs:
+        if status is not None and not self.task.one_epoch and self.records:
             self._print(is_last=True)
 
-    def _result(self, kept: Snapshot, optimizer_state: Mapping[str, Any]) -> FitResult:
+    def _result(self, kept: State, optimizer_state: Mapping[str, Any]) -> FitResult:
         """Return what has come of the task, so far or in the end."""
-        state = kept.state(self.task.precision)
+        state = kept.as_dtype(self.task.precision.array)
         return FitResult(
             state=state,
-            is_finite=state.is_finite and stay_finite(kept.buffers, self.first.buffers),
+            is_finite=state.is_finite and stay_finite(state.buffers, self.first.buffers),
             status=self.status,
             message="" if self.status is None else self.status.message(self.task.settings),
             n_iter=self.n_iter,
-            loss=self.epochs[-1].loss if self.epochs else np.nan,
-            progress=self.progress._replace(history=self.progress.history.extended(self.epochs)),
+            loss=self.records[-1].loss if self.records else np.nan,
+            progress=self.progress._replace(history=self.progress.history.extended(self.records)),
             optimizer_state=optimizer_state,
         )
 
     def _take_note(self, epoch: Epoch) -> None:
         """Keep what is known of an epoch, and print it if the user wants to hear it."""
-        self.epochs.append(epoch)
+        self.records.append(epoch)
         self.progress = observe(self.progress, self.task.settings, epoch, len(self.order))
         self._print()
 
@@ -160,8 +151,8 @@ class Member:
         if verbose:
             number = self.n_epochs if self.task.one_epoch and not isinstance(verbose, bool | np.bool_) else self.n_iter
             seconds = self.task.clock() - self.started
-            for line in self.epochs[-1].lines(verbose, number, seconds, is_last=is_last):
-                self.task.say(line)
+            for line in self.records[-1].lines(verbose, number, seconds, is_last=is_last):
+                self.task.emit(line)
 
     def _scored(self, epoch: Epoch, state: Callable[[], State]) -> Epoch:
         """Return the epoch with the score that stopping goes by, where that is not the objective's own."""
@@ -195,13 +186,13 @@ class Member:
         factor = schedule.on_plateau(self.progress, settings)
         if factor is not None:
             self.progress = self.progress._replace(rate_factor=factor, no_improvement=0)
-            self._say(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
+            self._emit(f"{status.message(settings)} Setting learning rate to {self.rate:f}")
             return
         too_small = "Learning rate too small. " if schedule.lowers else ""
-        self._say(f"{status.message(settings)} {too_small}Stopping.")
+        self._emit(f"{status.message(settings)} {too_small}Stopping.")
         self.status = status
 
-    def _say(self, line: str) -> None:
+    def _emit(self, line: str) -> None:
         """Print a line if the user wants to hear it."""
         if self.task.settings.verbose:
-            self.task.say(line)
+            self.task.emit(line)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sk_mlp._compute.device import over_memory_of
 from sk_mlp._network.layout import Layout
+from sk_mlp._network.network import Buffers
 
 from .settings import Settings
 
@@ -34,21 +35,20 @@ class Optimizer(ABC):
 
     def __init__(
         self,
-        layout: Layout,
-        parameters: Tensor,
-        gradient: Tensor,
+        buffers: Buffers,
         settings: Sequence[Settings],
         states: Sequence[Mapping[str, Any]],
     ) -> None:
-        self._layout, self._parameters, self._gradient = layout, parameters, gradient
+        self._layout, self._parameters, self._gradient = buffers
         self._settings, self._states = settings, states
         self._slot = {name: self._join_slot(name, states) for name in self.slots}
         self._n_earlier = [int(state.get("steps", 0)) for state in states]
         self._n_steps = 0
-        self._scratch = torch.empty_like(parameters)
+        self._scratch = torch.empty_like(self._parameters)
         self._rates: list[float] = []
         # One network's as a number, several's as one value a parameter.
-        self._rate = parameters.new_empty(()) if layout.k == 1 else torch.empty_like(parameters)
+        one = self._layout.k == 1
+        self._rate = self._parameters.new_empty(()) if one else torch.empty_like(self._parameters)
 
     def set_rates(self, rates: Sequence[float]) -> None:
         """Set each member's learning rate for the steps to come."""
@@ -142,7 +142,7 @@ class MomentOptimizer(Optimizer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._weight_decays = [s.weight_decay if s.solver == "adamw" else 0.0 for s in self._settings]
-        self._coefs = self._layout.coef_runs(self._parameters) if any(self._weight_decays) else []
+        self._coefs = self._layout.coef_pieces(self._parameters) if any(self._weight_decays) else []
         self._shrinkage = self._parameters.new_ones(len(self._settings), 1)
 
     def shard(self, span: slice) -> Optimizer:
@@ -396,15 +396,15 @@ class GradientNorms:
 
     def __init__(
         self,
-        runs: Sequence[Tensor],  # views of the gradient that cover it, (k, size) each
+        pieces: Sequence[Tensor],  # views of the gradient that cover it, (k, size) each
         limits: Sequence[float | None],
     ) -> None:
-        self._runs, self._all = runs, range(len(runs))
+        self._pieces, self._all = pieces, range(len(pieces))
         self._limits: Tensor | None = None
         if any(limit is not None for limit in limits):
-            self._limits = runs[0].new_tensor([np.inf if limit is None else limit for limit in limits])
-        self._of_runs = runs[0].new_zeros(len(runs), len(limits))  # before clipping
-        self._each_run = self._of_runs.unbind()
+            self._limits = pieces[0].new_tensor([np.inf if limit is None else limit for limit in limits])
+        self._of_pieces = pieces[0].new_zeros(len(pieces), len(limits))  # before clipping
+        self._each_piece = self._of_pieces.unbind()
 
     @property
     def has_limits(self) -> bool:
@@ -423,19 +423,19 @@ class GradientNorms:
             self.measure(self._all)
         return self._norms().tolist()
 
-    def measure(self, runs: Iterable[int]) -> None:
-        """Take note of the norms of some runs."""
-        for i in runs:
-            torch.linalg.vector_norm(self._runs[i], 2, 1, out=self._each_run[i])
+    def measure(self, pieces: Iterable[int]) -> None:
+        """Take note of the norms of some pieces."""
+        for i in pieces:
+            torch.linalg.vector_norm(self._pieces[i], 2, 1, out=self._each_piece[i])
 
-    def limit(self, runs: Iterable[int]) -> None:
-        """Scale some runs down, once all have been measured."""
+    def limit(self, pieces: Iterable[int]) -> None:
+        """Scale some pieces down, once all have been measured."""
         assert self._limits is not None
         norms = self._norms()
         factors = torch.where(norms > self._limits, self._limits / norms, 1.0).unsqueeze(1)
-        for i in runs:
-            self._runs[i].mul_(factors)
+        for i in pieces:
+            self._pieces[i].mul_(factors)
 
     def _norms(self) -> Tensor:
         """Return each member's norm `(k,)`."""
-        return torch.linalg.vector_norm(self._of_runs, 2, 0)
+        return torch.linalg.vector_norm(self._of_pieces, 2, 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,15 @@ class Progress(NamedTuple):
     schedule: str = "constant"
     n_scheduled: int = 0
     rate_factor: float = 1.0
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Progress:
+        """Return the progress that `plain` has written."""
+        return cls(**{**plain, "history": History.of(plain["history"])})
+
+    def plain(self) -> dict[str, Any]:
+        """Return the same as a dictionary of numbers, text and arrays."""
+        return {**self._asdict(), "history": self.history.plain()}
 
     def fresh_rate(self) -> Progress:
         """Return the same progress at the beginning of the schedule, as a new optimizer has it."""

@@ -7,30 +7,23 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sk_mlp._compute.device import has_fused_adam
 from sk_mlp._compute.intra_op import threads
+from sk_mlp._compute.kernels import Products
 from sk_mlp._compute.threads import Crew, raise_if_stopped
-from sk_mlp._network.autograd import Autograd
+from sk_mlp._network.backprop import Backprop
 from sk_mlp._network.batch import Batch
-from sk_mlp._network.closed_form import Backprop
+from sk_mlp._network.network import Buffers
+from sk_mlp._network.values import State, stay_finite
 
 from .data import Data
-from .engine import (
-    Snapshot,
-    backprop_of,
-    buffers,
-    computing,
-    is_recordable,
-    layout_of,
-    masks_of,
-    stay_finite,
-)
-from .epochs import Epochs
+from .epochs import Batches
 from .history import Epoch
 from .member import Member, Values
 from .optimizers import GradientNorms, optimizer_class
-from .step import SharedStep, WholeStep
+from .step import SharedStep, WholeStep, computing, is_recordable
 from .validation import Scoring
 
 # Steps to come from which on one is recorded, which takes as long as replaying saves in about fifty.
@@ -46,69 +39,64 @@ class Stack:
     def __init__(self, members: Sequence[Member], data: Data, crew: Crew, n_threads: int) -> None:
         self.members, self._crew, self._n_threads = members, crew, n_threads
         tasks = [member.task for member in members]
-        task, products = tasks[0], data.products
+        task = tasks[0]
         self.clock = task.clock
-        self.layout = layout_of(task, len(members))
-        self.parameters = self.layout.join([member.current.parameters for member in members])
-        gradient = torch.zeros_like(self.parameters)
+        self.layout = task.network.layout(len(members))
+        packed = [torch.from_numpy(member.current.parameters).to(task.device) for member in members]
+        self.parameters = self.layout.join(packed)
+        self._buffers = Buffers(self.layout, self.parameters, torch.zeros_like(self.parameters))
         settings, states = [task.settings for task in tasks], [member.optimizer_state for member in members]
         make_optimizer = optimizer_class(settings, states, has_fused_adam(task.device))
-        self.optimizer = make_optimizer(self.layout, self.parameters, gradient, settings, states)
+        self.optimizer = make_optimizer(self._buffers, settings, states)
         # What each of the threads that share a step moves, a span of the one network's parameters; else nothing.
         self._spans = self.layout.spans(crew.n_threads) if crew.n_threads > 1 else []
-        runs = [gradient[span].unsqueeze(0) for span in self._spans] or self.layout.runs(gradient)
-        self.norms = GradientNorms(runs, [s.max_grad_norm for s in settings])
-        tables = [task.table for task in tasks]
-        self.epochs = Epochs(
-            data.pool,
-            data.rows(tables),
-            data.target(tables),
-            data.weight(tables),
-            task.settings.batch_size,
-            task.fewest_rows,
+        self.norms = GradientNorms(self._pieces_of_gradient(), [s.max_grad_norm for s in settings])
+        self.batches = Batches(
+            data.samples(tasks),
+            (task.settings.batch_size, task.fewest_rows),
             self.parameters.new_tensor([[s.alpha] for s in settings]),
-            masks_of(tasks, products),
-            n_norms=len(self._spans) or self.layout.n_coef_runs,
+            n_norms=len(self._spans) or self.layout.n_coef_pieces,
             n_shards=max(1, len(self._spans)),
         )
-        turns = members[0].turns  # of the one member there is, where the network draws
-        shared = {
-            n: self._steps_of_threads(n, backprop_of(task, self.layout, self.parameters, gradient, n, products, turns))
-            for n in self.epochs.n_steps
-        }
+        shared = {n: self._steps_of_threads(n, data.products) for n in self.batches.n_steps}
         # Each thread's, by number of rows.
         self._steps = [dict(zip(shared, steps, strict=True)) for steps in zip(*shared.values(), strict=True)]
         validates = any(task.validation is not None for task in tasks)
-        self._validation = (
-            Scoring(self.layout, self.parameters, data.for_validation(tasks), tasks, turns) if validates else None
-        )
+        self._validation = Scoring(self._buffers, data.for_validation(tasks), tasks) if validates else None
 
-    def _steps_of_threads(self, n: int, backprop: Backprop | Autograd) -> Sequence[Callable[[Batch], None]]:
+    def _pieces_of_gradient(self) -> list[Tensor]:
+        """Return views `(k, size)` that cover the gradient: one for each thread that shares the steps, if any do."""
+        gradient = self._buffers.gradient
+        return [gradient[span].unsqueeze(0) for span in self._spans] or self.layout.pieces(gradient)
+
+    def _steps_of_threads(self, n: int, products: Products) -> Sequence[Callable[[Batch], None]]:
         """Return each thread's share of the steps for batches of `n` rows."""
         tasks = [member.task for member in self.members]
-        n_epochs = 1 if tasks[0].one_epoch else max(m.task.settings.max_iter - m.n_iter for m in self.members)
-        n_steps = self.epochs.n_steps
+        task = tasks[0]
+        backprop = task.network.value_and_gradient(self._buffers, n, task.objective, products, task.precision)
+        n_epochs = 1 if task.one_epoch else max(m.task.settings.max_iter - m.n_iter for m in self.members)
+        n_steps = self.batches.n_steps
         records = (
-            is_recordable(tasks[0])
+            is_recordable(task)
             and n_epochs * sum(n_steps.values()) >= _WORTH_RECORDING
             and n_epochs * n_steps[n] >= _WORTH_RECORDING_TOO
         )
         if not self._spans:
             return [WholeStep(backprop, self.norms, self.optimizer, records=records)]
         assert isinstance(backprop, Backprop)
-        inputs, meet = self.epochs.inputs[n], self._crew.meet
+        inputs, meet = self.batches.inputs[n], self._crew.meet
         steps = []
-        for i, (rows, span) in enumerate(zip(self.epochs.shards_of(n), self._spans, strict=True)):
+        for i, (rows, span) in enumerate(zip(self.batches.shards_of(n), self._spans, strict=True)):
             shard, mover = backprop.shard(rows, span, inputs), self.optimizer.shard(span)
             steps.append(SharedStep(i, shard, self.norms, self.optimizer, mover, meet, records=records))
         return steps
 
-    def living(self) -> dict[int, Member]:
+    def running(self) -> dict[int, Member]:
         """Return the members still in training, by their place in the stack."""
         return {i: member for i, member in enumerate(self.members) if member.is_running}
 
     def begin_epoch(self) -> None:
-        """Set the members' rates, and tell who watches them."""
+        """Set the members' rates, and tell who listens."""
         for i, member in enumerate(self.members):
             member.begin_epoch(partial(self.values, i))
         self.optimizer.set_rates([member.rate for member in self.members])
@@ -116,7 +104,7 @@ class Stack:
     def run_epoch(self) -> None:
         """Take the steps of the members' next epoch."""
         n_before = [member.n_epochs for member in self.members]
-        shards = self.epochs.draw([member.next_order() for member in self.members], n_before)
+        shards = self.batches.draw([member.next_order() for member in self.members], n_before)
         if self._spans:
             self._crew.carry_out([partial(self._take_steps_on_one_thread, *shard) for shard in enumerate(shards)])
         else:
@@ -134,11 +122,11 @@ class Stack:
             raise_if_stopped()
             steps[n](batch)
 
-    def epochs_seen(self, start: float) -> list[Epoch]:
+    def records_of_epoch(self, start: float) -> list[Epoch]:
         """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""
         validations = self._validations()
-        losses, norms = self.epochs.mean_losses(), self.norms.last()
-        seconds = (self.clock() - start) / max(1, len(self.living()))
+        losses, norms = self.batches.mean_losses(), self.norms.last()
+        seconds = (self.clock() - start) / max(1, len(self.running()))
         return [
             Epoch(loss, *validation, member.rate, norm, seconds)
             for loss, validation, member, norm in zip(losses, validations, self.members, norms, strict=True)
@@ -152,25 +140,26 @@ class Stack:
             return self._validation.losses_and_scores()
 
     def has_diverged(self, i: int, loss: float, is_best: bool) -> bool:
-        """Tell whether values of member `i` are no longer finite: parameters, or buffers.
+        """Whether values of member `i` are no longer finite, parameters or buffers.
 
         The loss of the next epoch tells of the parameters; those that score best are not to wait for it.
         """
         first = self.members[i].first.buffers
-        if first and not stay_finite(buffers(self.members[i].task), first):
+        if first and not stay_finite(self.members[i].task.network.buffers(), first):
             return True
         if np.isfinite(loss) and not is_best:
             return False
         return not bool(self.layout.member(self.parameters, i).isfinite().all())
 
-    def snapshot(self, i: int) -> Snapshot:
+    def state(self, i: int) -> State:
         """Return a copy of member `i`'s parameters and buffers."""
-        return Snapshot(self.layout.member(self.parameters, i), buffers(self.members[i].task))
+        parameters = self.layout.member(self.parameters, i).cpu().numpy()
+        return State(parameters, self.members[i].task.network.buffers())
 
     def values(self, i: int) -> Values:
         """Return what training has made of member `i`."""
-        return Values(self.snapshot(i), self.optimizer.labelled_state(i))
+        return Values(self.state(i), self.optimizer.labelled_state(i))
 
-    def hand_back(self, i: int) -> None:
+    def write_back(self, i: int) -> None:
         """Write the parameters and the optimizer state back to member `i`."""
         self.members[i].current, self.members[i].optimizer_state = self.values(i)

@@ -8,24 +8,61 @@ parameters, from all rows, and moves these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
+import scipy.sparse as sp
+import torch
+
+from sk_mlp._compute.device import can_replay, has_free_threads
+from sk_mlp._compute.modes import own_modes
 from sk_mlp._compute.replay import Replay, record
-from sk_mlp._network.autograd import Autograd
+from sk_mlp._network.backprop import BackpropShard
 from sk_mlp._network.batch import Batch
-from sk_mlp._network.closed_form import Backprop, BackpropShard
+from sk_mlp._network.network import ValueAndGradient
 
 from .optimizers import GradientNorms, Optimizer
+from .task import FitTask
+
+_SHARD_ROWS = 32  # at least, of a batch
 
 Phase = Callable[[Batch], None]
+
+
+@contextmanager
+def computing(task: FitTask) -> Iterator[None]:
+    """Set PyTorch's modes for training a task; its own optimizers keep state that is to be used outside, too."""
+    with own_modes(), task.network.context() if isinstance(task.settings.solver, str) else torch.no_grad():
+        yield
+
+
+def runs_user_code(task: FitTask) -> bool:
+    """Whether each training step calls what users have written, or a module that may belong to one thread."""
+    return not (task.network.stacks and isinstance(task.settings.solver, str) and task.objective.is_recordable)
+
+
+def is_recordable(task: FitTask) -> bool:
+    """Whether a training step of networks like the task's is the same operations on tensors each time."""
+    return not runs_user_code(task) and not sp.issparse(task.table.X) and can_replay(task.device)
+
+
+def n_shards(task: FitTask, n_threads: int) -> int:
+    """Return how many of the threads that pay share the steps of a network like the task's; 0 where PyTorch's compute.
+
+    A share of few rows would read the coefs as often as one of many; and where more than half of the threads would be
+    left without any, PyTorch's are as many as there are processors.
+    """
+    n = min(n_threads, task.settings.batch_size // _SHARD_ROWS)
+    can_share = is_recordable(task) and has_free_threads(task.device)
+    return n if can_share and n > 1 and 2 * n >= n_threads else 0
 
 
 class WholeStep:
     """A training step for batches of one size, by one thread."""
 
     def __init__(
-        self, backprop: Backprop | Autograd, norms: GradientNorms, optimizer: Optimizer, *, records: bool
+        self, backprop: ValueAndGradient, norms: GradientNorms, optimizer: Optimizer, *, records: bool
     ) -> None:
         self._backprop, self._norms, self._optimizer = backprop, norms, optimizer
         self._move = _Recorded(self._move_once) if records else self._move_once
@@ -51,7 +88,7 @@ class SharedStep:
         self,
         i: int,  # of the thread
         backprop: BackpropShard,
-        norms: GradientNorms,  # with a run for each thread
+        norms: GradientNorms,  # with a piece for each thread
         optimizer: Optimizer,  # of all parameters
         mover: Optimizer,  # of the thread's
         meet: Callable[[Callable[[], None]], None],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from sk_mlp._network.state import State
+from sk_mlp._network.values import State
 
 from .progress import Progress
 from .settings import Settings
@@ -18,10 +18,9 @@ from .weights import Scaled
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from sk_mlp._compute.device import Precision
-    from sk_mlp._network.activations import Activation
+    from sk_mlp._network.network import Network
     from sk_mlp._objective import Objective
 
 
@@ -52,14 +51,14 @@ class Status(Enum):
         return self.value.format(**vars(settings))
 
 
-class Watch(Protocol):
+class EpochListener(Protocol):
     """Who is told of each epoch; what has come of the training so far is worked out only when it is asked for."""
 
     def begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
         """Take note that an epoch begins."""
 
     def end_epoch(self, so_far: Callable[[], FitResult]) -> bool:
-        """Take note that it has ended, and tell whether training should end with it."""
+        """Take note that it has ended, and return whether training should end with it."""
 
 
 class Table(NamedTuple):
@@ -105,21 +104,18 @@ class Validation(NamedTuple):
 
 @dataclass(frozen=True)
 class FitTask:
-    """One training to be done. Arrays are NumPy (or SciPy CSR for `X`), in the precision's array type.
+    """One training to be done. Arrays are NumPy (or SciPy CSR for `X`), in the precision's array dtype.
 
-    `parameters` `(n_parameters,)` is the starting point, packed as `_network` has it. A `target` is
-    `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices; weights may be float64. `activations` and
-    `dropout` have an entry for each hidden layer. A network that has no closed form comes as `module`, on the device,
-    and is changed in training; `draws` tells whether it may draw from PyTorch's generators. `seed` is for what is
-    random in a network. A last batch of less than `fewest_rows` joins the one before. `say` takes each line of
-    verbose output; `clock` gives seconds. Without an `rng` there is one batch, whose order nobody sees.
+    `parameters` is the starting point, `(n_parameters,)`, packed as `network.layout(1)` has it. A `target` is
+    `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices; weights may be float64. A network that holds a module
+    is changed in training. `seed` is for what is random in a network. A last batch of less than `fewest_rows` joins the
+    one before. `emit` takes each line of verbose output; `clock` gives seconds. Without an `rng` there is one batch,
+    whose order nobody sees.
     """
 
     table: Table
     validation: Validation | None
-    layer_sizes: tuple[int, ...]
-    activations: tuple[Activation, ...]
-    dropout: tuple[float, ...]
+    network: Network
     objective: Objective
     settings: Settings
     precision: Precision
@@ -127,15 +123,18 @@ class FitTask:
     rng: np.random.RandomState | None
     seed: int
     parameters: np.ndarray
-    module: nn.Module | None = None
-    draws: bool = False
     fewest_rows: int = 1
     one_epoch: bool = False
     progress: Progress = field(default_factory=Progress)
     optimizer_state: Mapping[str, Any] = field(default_factory=dict)
-    watch: Watch | None = None
-    say: Callable[[str], object] = print
+    listener: EpochListener | None = None
+    emit: Callable[[str], object] = print
     clock: Callable[[], float] = perf_counter
+
+    @property
+    def multiply_adds(self) -> int:
+        """The multiply-adds of a member's largest product in a training step."""
+        return self.network.multiply_adds(self.settings.batch_size, self.table.X)
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_mlp._network.autograd import Turns
 from sk_mlp._network.batch import copy_if_cast, rows_within
-from sk_mlp._network.layout import Layout
+from sk_mlp._network.network import Buffers
 from sk_mlp._objective import average
 
 from .data import Data
-from .engine import (
-    forward_of,
-    input_values,
-    row_values,
-)
 from .task import FitTask, Table
 
 _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
@@ -37,7 +31,8 @@ class Scoring:
     Members with fewer rows than others are padded with weight 0; those without any have no score.
     """
 
-    def __init__(self, layout: Layout, parameters: Tensor, data: Data, tasks: Sequence[FitTask], turns: Turns) -> None:
+    def __init__(self, buffers: Buffers, data: Data, tasks: Sequence[FitTask]) -> None:
+        layout, parameters, _ = buffers
         task = tasks[0]
         self._objective = task.objective
         own = [_validation_table(task, tasks) for task in tasks]
@@ -49,15 +44,16 @@ class Scoring:
         self._target_of_scores = self._target.cpu()
         self._weight = _padded_weight(data.weight(tables), [len(table.rows) for table in own], n)
         index = torch.from_numpy(np.stack(data.rows(tables))).to(task.device)
-        values = row_values(task) + max(input_values(task, table.X) for table in own)
+        values = task.network.values_per_row + max(task.network.input_values(table.X) for table in own)
         size = rows_within(_VALIDATION_BYTES, layout.k * values * parameters.itemsize)
         chunks = index.split(size, dim=1)
         self._index = [chunk.contiguous().unsqueeze(0) for chunk in chunks]
         self._sizes = [chunk.shape[1] for chunk in chunks]
-        self._raw = parameters.new_empty(layout.k, task.layer_sizes[-1], n)
+        self._raw = parameters.new_empty(layout.k, task.network.n_outputs, n)
         self._losses, self._slope = self._raw.new_empty(layout.k, n), torch.empty_like(self._raw)
         self._parameters, self._working = parameters, parameters.to(data.products.dtype)
-        self._forward = {n: forward_of(task, layout, self._working, n, data.products, turns) for n in set(self._sizes)}
+        views = layout.parameters(self._working)
+        self._forward = {n: task.network.forward(views, n, data.products, task.precision) for n in set(self._sizes)}
         self._gather = {n: data.pool.gatherer(layout.k, n, 1) for n in set(self._sizes)}
 
     def losses_and_scores(self) -> list[tuple[float, float | None]]:

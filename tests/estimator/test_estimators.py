@@ -23,7 +23,7 @@ from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._estimator.prediction import predict_rows
 from sk_mlp._estimator.reading import Call, Sample
 from sk_mlp._network.activations import ACTIVATIONS
-from sk_mlp._network.closed_form import Forward
+from sk_mlp._network.forward import Forward
 from sk_mlp._training.optimizers import Optimizer
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 15, "random_state": 0}

@@ -9,8 +9,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from sk_mlp._compute.kernels import onednn_baddbmm, onednn_bmm, products_for
 from sk_mlp._network.activations import ACTIVATIONS
 from sk_mlp._network.autograd import IN_TRAINING, Autograd, MaskedDropout, module_layout, pack_module, unpack_module
+from sk_mlp._network.backprop import Backprop
 from sk_mlp._network.batch import Batch, DenseRows
-from sk_mlp._network.closed_form import Backprop, DroppedHidden, Hidden, forward_for
+from sk_mlp._network.forward import DroppedHidden, Hidden, forward_for
 from sk_mlp._network.init import draw_parameters
 from sk_mlp._network.layout import Layout, pack, unpack
 from sk_mlp._network.modules import build_module

@@ -1,0 +1,232 @@
+"""A fit from beginning to end: parameters and data to a `FitTask`, a `FitResult` to fitted attributes."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sk_mlp._alike import alike
+from sk_mlp._compute.modes import Surroundings, own_modes
+from sk_mlp._network.architecture import Architecture
+from sk_mlp._network.network import Network, pack
+from sk_mlp._network.values import State, Weights
+from sk_mlp._objective import Objective
+from sk_mlp._training import run
+from sk_mlp._training.optimizers import resumed
+from sk_mlp._training.progress import Progress
+from sk_mlp._training.task import FitResult, FitTask, Status
+from sk_mlp._training.weights import penalty_for
+from sk_mlp.exceptions import UntrainedWarning
+
+from .attributes import becoming, changes, twin_of
+from .baseline import Fitted, doubts, far_scales
+from .callbacks import Callbacks, callbacks_of
+from .fitted import fitted_architecture, fitted_weights, predict_checked_rows
+from .held_out import draw_tables, goes_by_loss
+from .inputs import generator_for, rewound_on_error
+from .parameters import settings_of
+from .reading import FitMode, Reading, Sample, read
+from .sklearn_private import without_callbacks
+from .targets import Codec
+
+if TYPE_CHECKING:
+    from .base import BaseMLPTorch
+
+E = TypeVar("E", bound="BaseMLPTorch")
+
+FORMAT = 1  # of the attributes that are not public, of which a later one may have others
+
+_WARNINGS: dict[Status, type[Warning]] = {
+    Status.MAX_ITER: ConvergenceWarning,
+    Status.MAX_TIME: ConvergenceWarning,
+    Status.DIVERGED: ConvergenceWarning,
+    Status.LBFGS_STOPPED: ConvergenceWarning,
+    Status.INTERRUPTED: UserWarning,
+}
+# Of a fit before: of another kind of network, or curves that a user has assigned.
+_TO_FORGET = (
+    "coefs_", "intercepts_", "n_layers_", "module_state_", "loss_curve_", "validation_scores_",
+    "validation_loss_curve_",
+)  # fmt: skip
+
+
+def fit(estimator: E, train: Sample, validation: Sample, mode: FitMode) -> E:
+    """Train a twin, and take over what has become of it: all of it at once, or nothing."""
+    users = run.surroundings()
+    if mode.goes_on and mode.one_epoch:
+        estimator._validate_params()  # scikit-learn leaves that to the first call
+    callbacks = None if mode.one_epoch else callbacks_of(estimator, users, *train)
+    before = dict(vars(estimator))
+    with own_modes(), rewound_on_error(None if run.is_gathered() else estimator.random_state):
+        twin = twin_of(estimator)
+        task, attributes = task_of(twin, train, validation, mode, callbacks, users)
+        if callbacks is not None:
+            callbacks.fitted = partial(_attributes_so_far, twin, before, task, attributes)
+        result = run.run(task)
+        if not result.is_finite:
+            scales = far_scales(task, getattr(twin, "feature_names_in_", ()))
+            raise ValueError(" ".join([Status.DIVERGED.message(task.settings), *scales]))
+        _record(twin, task, result, attributes)
+        with becoming(estimator, twin, before):
+            if callbacks is not None:
+                callbacks.end_fit(result)
+            for category, message in _warnings_of(estimator, task, result):
+                # Past this function, the estimator's and scikit-learn's wrapper around that, to the line of the user.
+                warnings.warn(message, category, stacklevel=4)
+    return estimator
+
+
+def task_of(
+    estimator: BaseMLPTorch,
+    train: Sample,
+    validation: Sample,
+    mode: FitMode,
+    callbacks: Callbacks | None = None,
+    users: Surroundings | None = None,
+) -> tuple[FitTask, Callable[[State], dict[str, Any]]]:
+    """Return the training that a call asks for, and what maps its states to fitted attributes.
+
+    Reads and checks everything first. Then it draws, in scikit-learn's order: weights, and the split.
+    """
+    users = users or run.surroundings()
+    reading = read(estimator, train, validation, mode)
+    architecture, n_rows = reading.architecture, len(reading.table.rows)
+    n_train = n_rows - reading.n_held_out
+    settings = settings_of(estimator, n_train, users)
+    rng, seed = _randomness(estimator, reading, settings.batch_size, mode)
+    progress = _earlier_progress(estimator, mode, reading.objective)
+    dtype = estimator._precision.array
+    weights = _current_weights(estimator, architecture) if mode.goes_on else architecture.draw(rng, seed, dtype)
+    precision = architecture.precision(estimator.dtype, reading.device, n_rows, weights.size)
+    network = architecture.network_to_train(weights, seed + len(progress.history), reading.device, precision)
+    fewest_rows = architecture.fewest_rows(network, n_train, settings.batch_size)
+    attributes = partial(_attributes, network, architecture.description, reading.objective, reading.codec)
+    table, checks = draw_tables(estimator, reading, rng, attributes, users)
+    task = FitTask(
+        table=table,
+        validation=checks,
+        network=network,
+        objective=reading.objective,
+        settings=replace(settings, alpha=penalty_for(estimator.alpha, table.exponent, dtype)),
+        precision=precision,
+        device=reading.device,
+        rng=rng,
+        seed=seed,
+        parameters=pack(network.arrays(weights), dtype),
+        fewest_rows=fewest_rows,
+        one_epoch=mode.one_epoch,
+        progress=progress,
+        listener=callbacks,
+    )
+    if mode.goes_on and mode.one_epoch:
+        earlier = getattr(estimator, "_optimizer_state", {})
+        task = replace(task, optimizer_state=resumed(earlier, settings, network.layout(1)) if earlier else {})
+    return task, attributes
+
+
+def _randomness(
+    estimator: BaseMLPTorch, reading: Reading, batch_size: int, mode: FitMode
+) -> tuple[np.random.RandomState | None, int]:
+    """Return the generator of a fit, None if nothing is drawn from it, and the seed of what is random in a network."""
+    is_random, n_rows = reading.architecture.is_random, len(reading.table.rows)
+    shuffles = n_rows - reading.n_held_out > batch_size
+    is_drawn_from = not mode.goes_on or is_random or reading.n_held_out > 0 or shuffles
+    rng = generator_for(estimator.random_state, is_drawn_from=is_drawn_from)
+    # From a copy: nothing is drawn that scikit-learn does not draw.
+    seed = int(copy.deepcopy(rng).randint(2**31)) if rng is not None and is_random else 0
+    return rng, seed
+
+
+def _earlier_progress(estimator: BaseMLPTorch, mode: FitMode, objective: Objective) -> Progress:
+    """Return the progress to go on from; a warm start takes a new optimizer, and with it the initial rate."""
+    if not mode.goes_on or not hasattr(estimator, "_progress"):
+        return Progress()
+    progress = Progress.of(estimator._progress)
+    if not alike(_scored_by(estimator, objective), estimator._scoring):
+        progress = progress.fresh_score()
+    return progress if mode.one_epoch else progress.fresh_rate()
+
+
+def _scored_by(estimator: BaseMLPTorch, objective: Objective) -> Any:
+    """Return what makes validation scores ones that can be compared: the scorer, or parameters of the loss."""
+    if not goes_by_loss(estimator, objective):
+        return estimator.scoring
+    parameters = {name: value for name, value in vars(objective).items() if name not in ("function", "task")}
+    return {"loss": estimator.loss, **parameters}
+
+
+def _current_weights(estimator: BaseMLPTorch, architecture: Architecture) -> Weights:
+    """Return the fitted weights, if they are of the network asked for."""
+    architecture.require_like(fitted_architecture(estimator))
+    return fitted_weights(estimator)
+
+
+def _attributes(
+    network: Network, description: Mapping[str, Any], objective: Objective, codec: Codec, state: State
+) -> dict[str, Any]:
+    """Return the fitted attributes that predictions need, for a state of the network."""
+    return {
+        **codec.attributes(),
+        **network.attributes(state.parameters, state.buffers),
+        "out_activation_": objective.out_activation,
+        "_network": dict(description),
+    }
+
+
+def _record(
+    twin: BaseMLPTorch, task: FitTask, result: FitResult, attributes: Callable[[State], dict[str, Any]]
+) -> None:
+    """Set the fitted attributes: NumPy arrays, Python's numbers and text, dictionaries and lists of them."""
+    progress, is_scored = result.progress, task.validation is not None
+    for name in _TO_FORGET:
+        twin.__dict__.pop(name, None)
+    twin.__dict__.update(
+        attributes(result.state),
+        n_iter_=result.n_iter,
+        loss_=result.loss,
+        t_=progress.t,
+        best_loss_=None if is_scored and twin.early_stopping else progress.best_loss,
+        best_validation_score_=progress.best_score if is_scored else None,
+        _progress=progress.plain(),
+        _optimizer_state=result.optimizer_state,
+        _scoring=_scored_by(twin, task.objective),
+        _has_validation=is_scored,
+        _format=FORMAT,
+    )
+
+
+def _attributes_so_far(
+    twin: BaseMLPTorch,
+    before: dict[str, Any],
+    task: FitTask,
+    attributes: Callable[[State], dict[str, Any]],
+    result: FitResult,
+) -> dict[str, Any]:
+    """Return what to set on an estimator that was `before`, to have what has come of a twin's fit so far.
+
+    It tells no callbacks of fits of its own.
+    """
+    fitted = twin_of(twin)
+    _record(fitted, task, result, attributes)
+    return {**changes(before, fitted), **without_callbacks()}
+
+
+def _warnings_of(fitted: BaseMLPTorch, task: FitTask, result: FitResult) -> Iterator[tuple[type[Warning], str]]:
+    """Yield what a user should know of how a fit has ended."""
+    if result.status in _WARNINGS:
+        yield _WARNINGS[result.status], result.message
+    looked_at = Fitted(
+        raw_predictions=lambda X: predict_checked_rows(fitted, X, lambda raw: raw),
+        module=None if fitted.module is not None else lambda: fitted.module_,
+        feature_names=getattr(fitted, "feature_names_in_", ()),
+    )
+    doubt = doubts(task, result, looked_at)
+    if doubt is not None:
+        yield UntrainedWarning, doubt

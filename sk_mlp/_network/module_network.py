@@ -1,0 +1,138 @@
+"""Networks that are any `nn.Module`, whose gradient comes from PyTorch's autograd."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sk_mlp._compute.device import Precision
+from sk_mlp._compute.kernels import Products
+from sk_mlp._compute.randomness import building
+from sk_mlp._objective import Objective
+
+from .autograd import Autograd, ModuleForward, Turns, bind, trained_parameters
+from .layout import Layout
+from .network import Buffers
+from .values import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleNetwork:
+    """A module with `layer_sizes[0]` inputs and `layer_sizes[-1]` raw predictions a row; a kind of `Network`.
+
+    It is bound to the parameters that it computes with, and belongs to one training. `linear_names` are those of the
+    linear layers that were built here, and `dropout` has a rate for each hidden one; both are empty for a user-defined
+    module. It is called in `turns`, for what it may draw.
+    """
+
+    module: nn.Module
+    layer_sizes: tuple[int, ...]
+    dropout: tuple[float, ...] = ()
+    linear_names: tuple[str, ...] = ()
+    turns: Turns = nullcontext
+
+    stacks = False
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of raw predictions a row."""
+        return self.layer_sizes[-1]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each hidden layer that was built here."""
+        return self.layer_sizes[1:-1]
+
+    @property
+    def key(self) -> Hashable:
+        """What networks agree in that train as one stack: it trains alone."""
+        return id(self)
+
+    def layout(self, k: int) -> Layout:
+        """Return where the trained parameters lie in a flat buffer."""
+        assert k == 1
+        shapes = {name: tuple(parameter.shape) for name, parameter in trained_parameters(self.module).items()}
+        coefs = {name: shape for name, shape in shapes.items() if len(shape) >= 2}
+        return Layout(coefs, {name: shape for name, shape in shapes.items() if name not in coefs}, 1)
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """Return copies of what the module's state holds besides trained parameters, running statistics for example."""
+        trained = trained_parameters(self.module)
+        state = self.module.state_dict()
+        return {name: value.detach().cpu().numpy().copy() for name, value in state.items() if name not in trained}
+
+    def arrays(self, weights: Weights) -> list[np.ndarray]:
+        """Return the trained parameters among `weights`, shaped as `layout(1)` has them."""
+        named = dict(weights.rest)
+        for name, coef, intercept in zip(self.linear_names, weights.coefs, weights.intercepts, strict=True):
+            named |= {f"{name}.weight": coef.T, f"{name}.bias": intercept}
+        return [named[name] for name in trained_parameters(self.module)]
+
+    def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return the fitted attributes that hold these values: `module_state_`, and `coefs_` of layers built here."""
+        views = self.layout(1).parameters(torch.from_numpy(parameters))
+        named = {name: view[0].numpy() for name, view in zip(trained_parameters(self.module), views, strict=True)}
+        rest = {**named, **buffers}
+        if not self.linear_names:
+            return {"module_state_": rest}
+        coefs = [np.ascontiguousarray(rest.pop(f"{name}.weight").T) for name in self.linear_names]
+        intercepts = [rest.pop(f"{name}.bias") for name in self.linear_names]
+        of_layers = {"coefs_": coefs, "intercepts_": intercepts, "n_layers_": len(self.layer_sizes)}
+        return {**of_layers, "module_state_": rest}
+
+    def multiply_adds(self, n: int, _X: Any) -> int:
+        """Estimate the multiply-adds for a batch of `n` rows: each parameter once a row."""
+        return n * sum(prod(parameter.shape) for parameter in self.module.parameters())
+
+    def input_values(self, _X: Any) -> int:
+        """Return how many values the network reads in a row of X: all, as modules know no sparse rows."""
+        return self.layer_sizes[0]
+
+    @property
+    def values_per_row(self) -> int:
+        """Estimate how many values a module keeps for a row, from what its weights give out."""
+        return 4 * sum(parameter.shape[0] for parameter in self.module.parameters() if parameter.ndim >= 2)
+
+    def trains_on_one_row(self) -> bool:
+        """Whether the module in training maps one row to finite numbers; tried on a copy, as statistics may move."""
+        like = next(self.module.parameters())
+        try:
+            with building(0, like.device), torch.no_grad():
+                row = torch.randn(1, self.layer_sizes[0]).to(like)
+                return bool(copy.deepcopy(self.module).train()(row).isfinite().all())
+        except (ValueError, RuntimeError):
+            return False
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Return a mode in which a record of operations is made where it is asked for."""
+        return torch.no_grad()
+
+    def product_dtype(self, precision: Precision) -> torch.dtype:
+        """Return the dtype that inputs and parameters are cast to; the module casts further for itself."""
+        return precision.master
+
+    def on(self, device: torch.device, precision: Precision) -> ModuleNetwork:
+        """Return the network after its module has moved to a device."""
+        self.module.to(device, precision.master)
+        return self
+
+    def value_and_gradient(
+        self, buffers: Buffers, n: int, objective: Objective, _products: Products, precision: Precision
+    ) -> Autograd:
+        """Return value and gradient for batches of `n` rows; the module is bound to these parameters."""
+        return Autograd(self.module, buffers, (self.n_outputs, n), objective, precision.product, self.turns)
+
+    def forward(
+        self, parameters: Sequence[Tensor], _n: int, _products: Products, precision: Precision
+    ) -> ModuleForward:
+        """Return what predicts rows with parameters shaped as `layout` has them; the module is bound to them."""
+        bind(self.module, parameters)
+        return ModuleForward(self.module, parameters[0], precision.product, self.turns)
