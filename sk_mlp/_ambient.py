@@ -21,6 +21,7 @@ from sklearn import get_config, set_config
 from threadpoolctl import LibController, ThreadpoolController
 
 from sk_mlp._compute.modes import Modes
+from sk_mlp._compute.torch_private import function_modes, replace_function_modes
 
 # What `warnings.catch_warnings` changes, and restores when it ends.
 _WARNING_STATE = ("filters", "showwarning", "_showwarnmsg_impl")
@@ -52,7 +53,7 @@ class Ambient(NamedTuple):
             _get_running_loop(),
             tuple(library.num_threads for library in _libraries()),
             torch.get_default_dtype(),
-            _function_modes(),
+            function_modes(),
             Modes.now(),
         )
 
@@ -89,18 +90,7 @@ class Ambient(NamedTuple):
         if self.dtype != now.dtype:
             torch.set_default_dtype(self.dtype)
         if self.functions != now.functions:
-            for _ in now.functions:
-                torch.overrides._pop_mode()
-            for mode in self.functions:
-                torch.overrides._push_mode(mode)
-
-
-def _function_modes() -> tuple[Any, ...]:
-    """Return PyTorch's function modes, the innermost last; none where its private names are gone."""
-    names = ("_get_current_function_mode_stack", "_pop_mode", "_push_mode")
-    if not all(hasattr(torch.overrides, name) for name in names):
-        return ()
-    return tuple(torch.overrides._get_current_function_mode_stack())
+            replace_function_modes(now.functions, self.functions)
 
 
 def _working_directory() -> str | None:

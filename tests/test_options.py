@@ -28,8 +28,7 @@ from torch.nn.functional import cross_entropy
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
 from sk_mlp._network.autograd import WeightedBatchNorm
 from sk_mlp._network.dropout import Masks, hash_rows
-from sk_mlp._network.init import INITIALISATIONS, draw_parameters
-from sk_mlp._network.layout import unpack
+from sk_mlp._network.init import INITIALISATIONS, draw_weights
 from sk_mlp._objective import REGRESSION_LOSSES
 from sk_mlp._training.schedules import SCHEDULES
 
@@ -393,7 +392,7 @@ class TestInit:
     @pytest.mark.parametrize("init", INITIALISATIONS)
     def test_scale_and_intercepts(self, init):
         sizes = (400, 300, 2)
-        coefs, intercepts = unpack(draw_parameters(sizes, init, (6.0, 6.0), np.random.RandomState(0)), sizes)
+        coefs, intercepts, _ = draw_weights(sizes, init, (6.0, 6.0), np.random.RandomState(0), np.float64)
         variance = {
             "glorot_uniform": 2 / 700, "he_normal": 2 / 400, "he_uniform": 2 / 400, "lecun_normal": 1 / 400,
             "torch": 1 / 1200,
@@ -406,7 +405,7 @@ class TestInit:
     def test_torch_is_nn_linears(self):
         linear = nn.Linear(400, 300)
         sizes = (400, 300)
-        coefs, intercepts = unpack(draw_parameters(sizes, "torch", (6.0,), np.random.RandomState(0)), sizes)
+        coefs, intercepts, _ = draw_weights(sizes, "torch", (6.0,), np.random.RandomState(0), np.float64)
         for ours, theirs in ((coefs[0], linear.weight), (intercepts[0], linear.bias)):
             np.testing.assert_allclose(np.abs(ours).max(), theirs.abs().max().item(), rtol=0.02)
             np.testing.assert_allclose(ours.std(), theirs.std().item(), rtol=0.1)
@@ -936,10 +935,10 @@ class TestGoingOn:
         fitted = estimator("regressor", where)
         for _ in range(17):
             fitted.partial_fit(X, y)
-        memory = fitted._progress.history.loss.base
+        memory = fitted._progress["history"]["columns"]["loss"]
         for n in range(18, 33):
             fitted.partial_fit(X, y)
-            assert fitted._progress.history.loss.base is memory
+            assert fitted._progress["history"]["columns"]["loss"] is memory
             assert len(fitted.loss_curve_) == n
         assert not {"history_", "loss_curve_", "validation_scores_"} & vars(fitted).keys()
 

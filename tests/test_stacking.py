@@ -62,7 +62,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from user_code import AfterEachEpoch, default_float64
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _hub, stacking
-from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.fitting import task_of
+from sk_mlp._estimator.reading import FitMode, Sample
 
 OPTIONS = {"hidden_layer_sizes": (6,), "max_iter": 8, "batch_size": 40, "random_state": 0, "learning_rate_init": 0.01}
 X, WEIGHT = PROBLEMS["multiclass"].X, np.random.RandomState(5).uniform(0, 2, 160)
@@ -363,7 +364,7 @@ class TestHowItIsAskedFor:
             Parallel(n_jobs=0)(delayed(abs)(i) for i in range(3))
 
     def test_memory_bounds_the_fits_in_flight(self, stack_sizes, monkeypatch):
-        task, _ = classifier()._task(Sample(X, LABELS), Sample(None, None), Call(goes_on=False))
+        task, _ = task_of(classifier(), Sample(X, LABELS), Sample(None, None), FitMode(goes_on=False))
         monkeypatch.setattr(stacking, "_BUDGET", 3 * stacking._weigh(task) - 1)
         with parallel_config("sk_mlp"):
             Parallel()(delayed(classifier(alpha=a).fit)(X, LABELS) for a in range(7))

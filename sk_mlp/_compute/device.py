@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from . import torch_private
 
 # Types of device that `torch.autocast` may be in force for.
 _AUTOCAST_TYPES = ("cpu", "cuda", "mps", "xpu")
@@ -122,17 +123,17 @@ def _require_present(resolved: torch.device, device: str) -> None:
 
 
 def has_fused_adam(device: torch.device) -> bool:
-    """Tell whether PyTorch's one-kernel Adam runs on `device`."""
-    return device.type in ("cpu", "cuda") and hasattr(torch, "_fused_adam_")
+    """Whether PyTorch's one-kernel Adam runs on `device`."""
+    return device.type in ("cpu", "cuda") and torch_private.has_fused_adam()
 
 
 def has_faster_onednn(device: torch.device) -> bool:
-    """Tell whether oneDNN multiplies float32 matrices on `device` faster than PyTorch's own choice, MKL, does.
+    """Whether oneDNN multiplies float32 matrices on `device` faster than PyTorch's own choice, MKL, does.
 
     MKL takes AVX2 kernels on AMD processors. Zen 5 computes 512 bits at once and is left half idle by them; Zen 4,
     which takes AVX-512 instructions in two halves, is not.
     """
-    return device.type == "cpu" and _is_amd_of_full_width() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return device.type == "cpu" and _is_amd_of_full_width() and torch_private.has_onednn_product()
 
 
 @lru_cache
@@ -142,20 +143,6 @@ def _is_amd_of_full_width() -> bool:
     known = torch.cpu.get_capabilities()
     # An instruction that came with Zen 5.
     return "AMD" in known.get("cpu_name", "") and known.get("avx512_vp2intersect", False)
-
-
-@lru_cache
-def thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
-    """Return what sets OpenMP's and MKL's number of threads for the calling thread alone.
-
-    `torch.set_num_threads` would change MKL's for all threads of the process, and for good that of a thread which comes
-    to PyTorch while the number is lowered. It serves where the libraries inside PyTorch cannot be reached by name.
-    """
-    libraries = ctypes.CDLL(torch._C.__file__)
-    set_openmp = getattr(libraries, "omp_set_num_threads", torch.set_num_threads)
-    # Returns the number before, 0 for that of the process. Absent from builds of PyTorch without MKL.
-    set_mkl = getattr(libraries, "MKL_Set_Num_Threads_Local", lambda _: 0)
-    return set_openmp, set_mkl
 
 
 def can_replay(device: torch.device) -> bool:
@@ -170,13 +157,8 @@ def autocasts() -> Mapping[str, torch.dtype]:
 
 def generators(device: torch.device) -> list[torch.Generator]:
     """Return PyTorch's own random generators that a module on `device` may draw from."""
-    of_device = []
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        of_device = [torch.cuda.default_generators[index]]
-    elif device.type == "mps":
-        of_device = [torch.mps._get_default_mps_generator()]
-    return [torch.default_generator, *of_device]
+    index = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index or 0
+    return [torch.default_generator, *torch_private.default_generators(device.type, index)]
 
 
 def has_free_threads(device: torch.device) -> bool:

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from .device import thread_setters
 from .machine import available_cores
+from .torch_private import thread_setters
 
-_SERIAL_WORK = 8_000_000  # multiply-adds; a smaller product is not faster on two threads than on one
+_SERIAL_MULTIPLY_ADDS = 8_000_000  # multiply-adds; a smaller product is not faster on two threads than on one
 
 
 def threads_that_pay(multiply_adds: int, k: int = 1) -> int:
@@ -22,7 +22,7 @@ def threads_that_pay(multiply_adds: int, k: int = 1) -> int:
     another process has the second core for a while, each of them waits for it. Large ones have as many threads as the
     process may use.
     """
-    return 1 if k > 1 or multiply_adds < _SERIAL_WORK else available_threads()
+    return 1 if k > 1 or multiply_adds < _SERIAL_MULTIPLY_ADDS else available_threads()
 
 
 def threads(n: int) -> AbstractContextManager[None]:

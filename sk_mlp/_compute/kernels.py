@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .device import has_faster_onednn
+from .torch_private import onednn_mm
 
 # From so many multiply-adds on oneDNN wins back the 10 us that a call of it costs.
-_ONEDNN_WORK = 2_000_000
+_ONEDNN_MULTIPLY_ADDS = 2_000_000
 
 
 class Products(NamedTuple):
@@ -22,9 +23,9 @@ class Products(NamedTuple):
     baddbmm: Callable[..., object]
 
 
-def products_for(dtype: torch.dtype, device: torch.device, work: int) -> Products:
-    """Return the fastest products for tensors of `dtype`, where one member's largest takes `work` multiply-adds."""
-    if dtype == torch.float32 and work >= _ONEDNN_WORK and has_faster_onednn(device):
+def products_for(dtype: torch.dtype, device: torch.device, multiply_adds: int) -> Products:
+    """Return the fastest products for tensors of `dtype`, where one member's largest takes so many multiply-adds."""
+    if dtype == torch.float32 and multiply_adds >= _ONEDNN_MULTIPLY_ADDS and has_faster_onednn(device):
         return Products(dtype, onednn_bmm, onednn_baddbmm)
     return Products(dtype, torch.bmm, torch.baddbmm)
 
@@ -32,17 +33,10 @@ def products_for(dtype: torch.dtype, device: torch.device, work: int) -> Product
 def onednn_bmm(a: Tensor, b: Tensor, *, out: Tensor) -> None:
     """Fill `out` with `a @ b`, as `torch.bmm` does."""
     for a_i, b_i, out_i in zip(a, b, out, strict=True):
-        out_i.copy_(_onednn_mm(a_i, b_i))
+        out_i.copy_(onednn_mm(a_i, b_i))
 
 
 def onednn_baddbmm(c: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> None:
     """Fill `out` with `c + a @ b`, as `torch.baddbmm` does."""
     for c_i, a_i, b_i, out_i in zip(c, a, b, out, strict=True):
-        torch.add(_onednn_mm(a_i, b_i), c_i, out=out_i)
-
-
-def _onednn_mm(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a @ b`: the product that compiled PyTorch models call, which has no public name and checks nothing."""
-    if a.shape[1] != b.shape[0] or a.dtype != b.dtype:
-        raise RuntimeError(f"a product needs matrices that go together, got {a.shape} {a.dtype}, {b.shape} {b.dtype}")
-    return torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
+        torch.add(onednn_mm(a_i, b_i), c_i, out=out_i)

@@ -17,6 +17,7 @@ import torch
 from .device import autocasts
 from .intra_op import note_computation, openmp_and_mkl_threads
 from .threads import called_by_waiting_thread
+from .torch_private import any_autocast, n_function_modes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Modes(NamedTuple):
         return cls(
             torch.is_inference_mode_enabled(),
             torch.is_grad_enabled(),
-            autocasts() if _any_autocast() else {},
+            autocasts() if any_autocast() else {},
             torch.get_num_threads(),
             np.geterr(),
         )
@@ -101,7 +102,7 @@ def own_modes() -> Iterator[None]:
         with np.errstate(all="ignore"):
             if _are_set():
                 now = Modes.now()
-                device = torch.device("cpu") if _n_function_modes() else _NOTHING
+                device = torch.device("cpu") if n_function_modes() else _NOTHING
                 with now._replace(inference=False, grad=True, autocast={}).installed(), device:
                     yield
             else:
@@ -119,21 +120,8 @@ def own_modes() -> Iterator[None]:
 _are_ours: ContextVar[bool] = ContextVar("_are_ours", default=False)
 
 
-def _always() -> int:
-    return 1
-
-
-# Private looks at whether any of these is in force, in a tenth of the time that a public one takes; where one is gone,
-# it is taken for granted, and what follows looks closer.
-_n_function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", _always)
-_any_autocast: Callable[[], int] = getattr(torch._C, "_is_any_autocast_enabled", _always)
-
-
 def _are_set() -> bool:
     """Whether the caller has set modes that change what our code computes; `torch.set_default_device` is one."""
     return (
-        torch.is_inference_mode_enabled()
-        or not torch.is_grad_enabled()
-        or _any_autocast() > 0
-        or _n_function_modes() > 0
+        torch.is_inference_mode_enabled() or not torch.is_grad_enabled() or any_autocast() > 0 or n_function_modes() > 0
     )

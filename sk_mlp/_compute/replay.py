@@ -18,17 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-# What is needed of PyTorch: text to a graph, a graph to a function, and whether it is rewritten before it is run.
-_PRIVATE_NAMES = (
-    "parse_ir",
-    "_create_function_from_graph",
-    "_get_graph_executor_optimize",
-    "_set_graph_executor_optimize",
-)
+from .torch_private import TorchDispatchMode, call_graph, function_of_graph, has_graphs
 
 
 class _Unrecordable(Exception):
@@ -41,7 +33,7 @@ def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay
     What the function does must be operations on tensors, the same ones each time: on `operands`, and on tensors that
     keep their place in memory. Values must not pass through NumPy, and nothing may be drawn at random.
     """
-    if not can_record():
+    if not has_graphs():
         function()
         return None
     with _forks.lock, _Recorder() as recorder:
@@ -51,11 +43,6 @@ def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay
         return Replay(_compiled(graph.text), graph)
     except (_Unrecordable, RuntimeError):  # the latter from a PyTorch that reads graphs differently
         return None
-
-
-def can_record() -> bool:
-    """Whether PyTorch has what carries recordings out."""
-    return all(hasattr(torch._C, name) for name in _PRIVATE_NAMES)
 
 
 class _Forks:
@@ -89,22 +76,15 @@ class Replay:
 
     def __call__(self, operands: Iterable[Tensor]) -> None:
         """Carry it out."""
-        # As it is: rewriting would take ten times as long as recording, and might change bits. Of this thread alone.
-        before = torch._C._get_graph_executor_optimize()
-        torch._C._set_graph_executor_optimize(False)
-        try:
-            self._function(self._constants, self._numbers, *operands)
-        finally:
-            torch._C._set_graph_executor_optimize(before)
+        call_graph(self._function, self._constants, self._numbers, *operands)
 
 
 @lru_cache(maxsize=128)  # networks alike in all but sizes and hyper-parameters share one
 def _compiled(text: str) -> Callable[..., None]:
     """Return the function that a graph's text describes."""
-    graph = torch._C.parse_ir(text)
-    if any(node.kind().startswith("aten::") and node.schema() == "(no schema)" for node in graph.nodes()):
-        raise _Unrecordable  # an operation that Python alone knows in this form
-    function: Callable[..., None] = torch._C._create_function_from_graph("replay", graph)
+    function = function_of_graph(text)
+    if function is None:
+        raise _Unrecordable
     return function
 
 

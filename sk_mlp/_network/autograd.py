@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sk_mlp._compute.torch_private import has_hooks
 from sk_mlp._objective import Objective
 
 from .backprop import Penalty
@@ -80,9 +81,7 @@ _NEVER_DRAW = {
 
 def may_draw(module: nn.Module) -> bool:
     """Whether a module may draw from PyTorch's generators, for all that is known of its parts."""
-    return any(
-        type(part) not in _NEVER_DRAW or part._forward_pre_hooks or part._forward_hooks for part in module.modules()
-    )
+    return any(type(part) not in _NEVER_DRAW or has_hooks(part) for part in module.modules())
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

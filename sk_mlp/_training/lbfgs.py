@@ -58,7 +58,7 @@ def _rows_of_a_chunk(task: FitTask) -> int:
 
 
 class _Search:
-    """A search by L-BFGS-B that evaluates `size` rows at once: the function to minimise, and the last accepted point."""
+    """A search by L-BFGS-B that evaluates `size` rows at once; it holds the last accepted point."""
 
     def __init__(self, task: FitTask, size: int) -> None:
         self._task, self._size = task, size

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sk_mlp._compute.device import over_memory_of
+from sk_mlp._compute.torch_private import fused_adam
 from sk_mlp._network.layout import Layout
 from sk_mlp._network.network import Buffers
 
@@ -237,20 +238,15 @@ class FusedAdam(MomentOptimizer):
     def _subtract_step(self, values: Tensor) -> None:
         """Subtract the rule's step at this pace from `values`."""
         settings = self._settings[0]
-        torch._fused_adam_(
-            [values],
-            [self._gradient],
-            [self._slot["first_moment"]],
-            [self._slot["second_moment"]],
-            [],
-            [self._many_steps],
+        fused_adam(
+            values,
+            self._gradient,
+            (self._slot["first_moment"], self._slot["second_moment"]),
+            self._many_steps,
             lr=self._pace,
             beta1=settings.beta_1,
             beta2=settings.beta_2,
-            weight_decay=0.0,
             eps=settings.epsilon,
-            amsgrad=False,
-            maximize=False,
         )
 
 

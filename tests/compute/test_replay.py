@@ -11,8 +11,9 @@ from problems import PROBLEMS
 
 from sk_mlp import MLPTorchRegressor
 from sk_mlp._compute import replay as replay_module
-from sk_mlp._compute.replay import Replay, can_record, record
+from sk_mlp._compute.replay import Replay, record
 from sk_mlp._compute.threads import in_threads
+from sk_mlp._compute.torch_private import has_graphs
 from sk_mlp._network.activations import ACTIVATIONS
 from sk_mlp._training import step
 
@@ -55,7 +56,7 @@ def _name(value):
     return ",".join(f"{key}={getattr(option, '__name__', option)}" for key, option in value.items()) or "plain"
 
 
-pytestmark = pytest.mark.skipif(not can_record(), reason="this PyTorch has no entrance to its interpreter")
+pytestmark = pytest.mark.skipif(not has_graphs(), reason="this PyTorch has no entrance to its interpreter")
 
 
 def _fit(name, options):
@@ -109,7 +110,7 @@ def test_few_steps_are_not_recorded(recordings, unconverged):
 def test_without_the_entrance(name, monkeypatch, unconverged):
     expected = _values(_fit("multiclass", {}))
     monkeypatch.delattr(torch._C, name)
-    assert not can_record()
+    assert not has_graphs()
     for ours, values in zip(_values(_fit("multiclass", {})), expected, strict=True):
         np.testing.assert_array_equal(ours, values)
 

@@ -20,8 +20,9 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+from sk_mlp._estimator.fitting import task_of
 from sk_mlp._estimator.prediction import predict_rows
-from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.reading import FitMode, Sample
 from sk_mlp._network.activations import ACTIVATIONS
 from sk_mlp._network.forward import Forward
 from sk_mlp._training.optimizers import Optimizer
@@ -484,7 +485,7 @@ def test_early_stopping_keeps_the_best_weights(name, where):
         **problem.options,
         **where,
     )
-    task, _ = estimator._task(Sample(problem.X, problem.y), Sample(None, None), Call(goes_on=False))
+    task, _ = task_of(estimator, Sample(problem.X, problem.y), Sample(None, None), FitMode(goes_on=False))
     estimator.fit(problem.X, problem.y)
     rows = task.validation.table.rows
     score = estimator.score(problem.X[rows], problem.y[rows])

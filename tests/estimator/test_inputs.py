@@ -15,7 +15,8 @@ from sklearn.base import clone
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._estimator import inputs as validation_module
 from sk_mlp._estimator import prediction as prediction_module
-from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.fitting import task_of
+from sk_mlp._estimator.reading import FitMode, Sample
 from sk_mlp._network.batch import SparseRows
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}
@@ -121,10 +122,10 @@ def test_matching_input_is_not_copied(dtype, device):
     problem = PROBLEMS["multiclass"]
     X = np.ascontiguousarray(problem.X, dtype=dtype)
     estimator = MLPTorchClassifier(**FAST, dtype=dtype, device=device)
-    task, _ = estimator._task(Sample(X, problem.y), Sample(None, None), Call(goes_on=False))
+    task, _ = task_of(estimator, Sample(X, problem.y), Sample(None, None), FitMode(goes_on=False))
     assert np.shares_memory(task.table.X, X)
     sparse = sp.csr_array(X)
-    task, _ = estimator._task(Sample(sparse, problem.y), Sample(None, None), Call(goes_on=False))
+    task, _ = task_of(estimator, Sample(sparse, problem.y), Sample(None, None), FitMode(goes_on=False))
     assert np.shares_memory(task.table.X.data, sparse.data)
 
 

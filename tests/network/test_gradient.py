@@ -6,15 +6,25 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, huber_loss
 
+from sk_mlp._compute.device import PRECISIONS
 from sk_mlp._compute.kernels import onednn_baddbmm, onednn_bmm, products_for
 from sk_mlp._network.activations import ACTIVATIONS
-from sk_mlp._network.autograd import IN_TRAINING, Autograd, MaskedDropout, module_layout, pack_module, unpack_module
+from sk_mlp._network.autograd import (
+    IN_TRAINING,
+    Autograd,
+    MaskedDropout,
+    trained_parameters,
+)
 from sk_mlp._network.backprop import Backprop
 from sk_mlp._network.batch import Batch, DenseRows
-from sk_mlp._network.forward import DroppedHidden, Hidden, forward_for
-from sk_mlp._network.init import draw_parameters
-from sk_mlp._network.layout import Layout, pack, unpack
+from sk_mlp._network.closed_form import ClosedForm
+from sk_mlp._network.forward import DroppedHidden, Hidden
+from sk_mlp._network.init import draw_weights
+from sk_mlp._network.layout import Layout
+from sk_mlp._network.module_network import ModuleNetwork
 from sk_mlp._network.modules import build_module
+from sk_mlp._network.network import Buffers, pack
+from sk_mlp._network.values import Weights
 from sk_mlp._objective import (
     REGRESSION_LOSSES,
     BinaryCrossEntropy,
@@ -101,11 +111,23 @@ def of_member(batch, i):
 
 
 def draw(rng):
-    return torch.from_numpy(draw_parameters(SIZES, "glorot_uniform", (6.0, 6.0, 6.0), rng))
+    return packed_draw(SIZES, rng)
+
+
+def packed_draw(sizes, rng):
+    """Packed initial parameters of linear layers."""
+    weights = draw_weights(sizes, "glorot_uniform", [6.0] * (len(sizes) - 1), rng, np.float64)
+    return torch.from_numpy(pack(ClosedForm(sizes, (), ()).arrays(weights), np.float64))
+
+
+def packed_parameters(module):
+    """A module's trained parameters as its layout has them."""
+    return torch.cat([parameter.detach().ravel() for parameter in trained_parameters(module).values()])
 
 
 def module_of(packed, activations, rate):
-    coefs, intercepts = unpack(packed.numpy().copy(), SIZES)
+    fitted = ClosedForm(SIZES, (), ()).attributes(packed.numpy().copy(), {})
+    coefs, intercepts = fitted["coefs_"], fitted["intercepts_"]
     return build_module(
         [torch.from_numpy(c) for c in coefs],
         [torch.from_numpy(b) for b in intercepts],
@@ -119,7 +141,10 @@ def module_of(packed, activations, rate):
 def packed_gradient(module):
     """A module's gradient in the closed form's order."""
     linear = [layer for layer in module if isinstance(layer, nn.Linear)]
-    return pack([layer.weight.grad.T for layer in linear], [layer.bias.grad for layer in linear], np.float64)
+    gradient = Weights(
+        [layer.weight.grad.T.numpy() for layer in linear], [layer.bias.grad.numpy() for layer in linear], {}
+    )
+    return pack(ClosedForm(SIZES, (), ()).arrays(gradient), np.float64)
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -135,7 +160,8 @@ def test_closed_form_is_autograd(activation, name, weighted, dropped, rng):
     gradient = torch.full_like(parameters, torch.nan)
     closed_form = [ACTIVATIONS[name] for name in activations]
     hidden = DroppedHidden if dropped else Hidden
-    Backprop(layout, parameters, gradient, N, closed_form, OBJECTIVES[name], FLOAT64, hidden).value_and_gradient(batch)
+    buffers = Buffers(layout, parameters, gradient)
+    Backprop(buffers, N, closed_form, OBJECTIVES[name], FLOAT64, hidden).value_and_gradient(batch)
     for i in range(K):
         module = module_of(packed[i], activations, RATE if dropped else 0.0)
         for dropout, mask in zip([m for m in module if isinstance(m, MaskedDropout)], batch.masks, strict=True):
@@ -150,9 +176,9 @@ def test_closed_form_is_autograd(activation, name, weighted, dropped, rng):
         squared = sum(norms[i].square() for norms in batch.norms)
         np.testing.assert_allclose(squared, squared_norm.detach(), rtol=1e-12)
 
-        own, flat = of_member(batch, i), pack_module(module)
-        own_layout, own_gradient = module_layout(module), torch.full_like(flat, torch.nan)
-        engine = Autograd(module, own_layout, flat, own_gradient, SIZES[-1], N, OBJECTIVES[name], torch.float64)
+        own, flat = of_member(batch, i), packed_parameters(module)
+        own_buffers = Buffers(ModuleNetwork(module, SIZES).layout(1), flat, torch.full_like(flat, torch.nan))
+        engine = Autograd(module, own_buffers, (SIZES[-1], N), OBJECTIVES[name], torch.float64)
         engine.value_and_gradient(own)
         np.testing.assert_allclose(packed_gradient(module), layout.member(gradient, i), rtol=1e-10, atol=1e-13)
         np.testing.assert_allclose(own.losses[0], batch.losses[i], rtol=1e-10, atol=1e-13)
@@ -251,11 +277,14 @@ def test_gaussian_likelihood_is_best_at_mean_and_deviation(rng):
 
 def test_a_module_is_packed_coefs_first():
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
-    packed = pack_module(module)
+    packed, network = packed_parameters(module), ModuleNetwork(module, (3, 1))
     assert packed.numel() == sum(parameter.numel() for parameter in module.parameters())
     torch.testing.assert_close(packed[:8], torch.cat([module[0].weight.ravel(), module[2].weight.ravel()]).detach())
-    for name, value in unpack_module(packed, module).items():
-        torch.testing.assert_close(value, module.get_parameter(name).detach())
+    state = network.attributes(packed.numpy(), network.buffers())["module_state_"]
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(torch.from_numpy(state[name]), parameter.detach())
+    weights = Weights([], [], {name: value.numpy() for name, value in module.state_dict().items()})
+    np.testing.assert_array_equal(pack(network.arrays(weights), np.float32), packed)
 
 
 def test_lower_precision_products_stay_close(rng):
@@ -267,7 +296,7 @@ def test_lower_precision_products_stay_close(rng):
         products = products_for(dtype, CPU, 0)
         rows = DenseRows(batch.inputs.values.to(dtype), products)
         relu = [ACTIVATIONS["relu"]] * 2
-        backprop = Backprop(layout, parameters, gradient, N, relu, OBJECTIVES["multiclass"], products)
+        backprop = Backprop(Buffers(layout, parameters, gradient), N, relu, OBJECTIVES["multiclass"], products)
         backprop.value_and_gradient(batch._replace(inputs=rows))
         gradients[dtype] = gradient
     difference = (gradients[torch.float64] - gradients[torch.bfloat16]).norm() / gradients[torch.float64].norm()
@@ -282,9 +311,8 @@ def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     sparse = SparsePool(matrix, CPU, FLOAT64).slice(0, N)
     dense = DenseRows(torch.from_numpy(matrix.toarray())[None], FLOAT64)
     layout = Layout.of_layers(sizes, 1)
-    flat = torch.from_numpy(draw_parameters(sizes, "glorot_uniform", [6.0] * (len(sizes) - 1), rng))
-    tanh = [ACTIVATIONS["tanh"]] * (len(sizes) - 2)
-    forward = forward_for(*layout.layers(flat), N, tanh, FLOAT64, torch.float64)
+    flat, tanh = packed_draw(sizes, rng), (ACTIVATIONS["tanh"],) * (len(sizes) - 2)
+    forward = ClosedForm(sizes, tanh, ()).forward(layout.parameters(flat), N, FLOAT64, PRECISIONS["float64"])
     np.testing.assert_allclose(forward(sparse).clone(), forward(dense), rtol=1e-12)
     delta = torch.from_numpy(rng.normal(size=(1, N, sizes[1])))
     from_sparse, from_dense = torch.empty(2, 1, *sizes[:2], dtype=torch.float64)

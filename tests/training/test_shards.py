@@ -13,7 +13,7 @@ import pytest
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._compute import intra_op
 from sk_mlp._compute.threads import Crew, Stopped, raise_if_stopped
-from sk_mlp._training import engine, optimizers, pool
+from sk_mlp._training import optimizers, pool
 from sk_mlp._training import stack as stack_module
 from sk_mlp._training import step as step_module
 
@@ -69,8 +69,8 @@ def _no_thread_is_left(unconverged):
 @pytest.fixture
 def share(monkeypatch):
     """Return what has the steps of all fits shared by so many threads."""
-    monkeypatch.setattr(intra_op, "_SERIAL_WORK", 0)
-    monkeypatch.setattr(engine, "_SHARD_ROWS", 1)
+    monkeypatch.setattr(intra_op, "_SERIAL_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(step_module, "_SHARD_ROWS", 1)
     return lambda n: monkeypatch.setattr(intra_op, "available_threads", lambda: n)
 
 

@@ -8,16 +8,20 @@ import torch
 from problems import PROBLEMS
 from scipy.sparse import csr_array
 
-from sk_mlp._estimator.reading import Call, Sample
-from sk_mlp._network.init import draw_parameters
-from sk_mlp._network.layout import Layout, pack, unpack
+from sk_mlp._estimator.fitting import task_of
+from sk_mlp._estimator.reading import FitMode, Sample
+from sk_mlp._network.closed_form import ClosedForm
+from sk_mlp._network.init import draw_weights
+from sk_mlp._network.layout import Layout
+from sk_mlp._network.network import Buffers, pack
+from sk_mlp._network.values import Weights
 from sk_mlp._training import epochs as epochs_module
 from sk_mlp._training import optimizers as _optimizers
 from sk_mlp._training.loop import train
 from sk_mlp._training.run import stack_key
 from sk_mlp._training.task import Status, Table, Validation
 
-CALL = Call(goes_on=False)
+CALL = FitMode(goes_on=False)
 # What may differ between the members of one stack; one dict a member.
 MEMBERS = {
     "adam": [
@@ -50,7 +54,7 @@ def tasks(problem, solver, where, weighted, early_stopping):
         estimator = problem.ours(**{**problem.options, **common, **rates, **options}, **where)
         X = inputs[i % 3]
         weight = rng.uniform(0, 2, len(X)) if weighted and i % 2 else None
-        made.append(estimator._task(Sample(X, problem.y[: len(X)], weight), Sample(None, None), CALL)[0])
+        made.append(task_of(estimator, Sample(X, problem.y[: len(X)], weight), Sample(None, None), CALL)[0])
     return made
 
 
@@ -129,19 +133,22 @@ def test_two_runs_give_the_same_bits(where):
 @pytest.mark.parametrize("k", [1, 3])
 def test_layout_joins_and_parts(k, rng):
     sizes = (4, 3, 2)
-    packed = [torch.from_numpy(draw_parameters(sizes, "glorot_uniform", (6.0, 6.0), rng)) for _ in range(k)]
+    network = ClosedForm(sizes, (), ())
+    drawn = [draw_weights(sizes, "glorot_uniform", (6.0, 6.0), rng, np.float64) for _ in range(k)]
+    packed = [torch.from_numpy(pack(network.arrays(weights), np.float64)) for weights in drawn]
     layout = Layout.of_layers(sizes, k)
     flat = layout.join(packed)
     for i, vector in enumerate(packed):
         assert torch.equal(layout.member(flat, i), vector)
-        coefs, intercepts = unpack(vector.numpy(), sizes)
+        fitted = network.attributes(vector.numpy(), {})
+        coefs, intercepts = fitted["coefs_"], fitted["intercepts_"]
         (*hidden_coefs, output_coef), (*hidden_intercepts, output_intercept) = layout.layers(flat)
         for block, coef in zip([*hidden_coefs, output_coef.mT], coefs, strict=True):
             np.testing.assert_array_equal(block[i], coef)
         for block, intercept in zip([*hidden_intercepts, output_intercept.mT], intercepts, strict=True):
             np.testing.assert_array_equal(block[i, 0], intercept)
-        np.testing.assert_array_equal(pack(coefs, intercepts, np.float64), vector)
-        squares = sum(run[i].square().sum() for run in layout.coef_runs(flat))
+        np.testing.assert_array_equal(pack(network.arrays(Weights(coefs, intercepts, {})), np.float64), vector)
+        squares = sum(piece[i].square().sum() for piece in layout.coef_pieces(flat))
         np.testing.assert_allclose(squares, sum((coef**2).sum() for coef in coefs))
 
 
@@ -165,7 +172,7 @@ def test_fused_adam_is_the_written_rule(dtype, rates, rng, device):
     ends = []
     for rule in (_optimizers.Adam, _optimizers.FusedAdam):
         parameters, gradient = start.clone(), torch.empty_like(start)
-        optimizer = rule(layout, parameters, gradient, settings, [{}, {}])
+        optimizer = rule(Buffers(layout, parameters, gradient), settings, [{}, {}])
         optimizer.set_rates(rates)
         for values in gradients:
             gradient.copy_(values)
@@ -184,7 +191,7 @@ def test_adam_is_torch_adam(rng):
     parameters = torch.from_numpy(rng.normal(size=layout.n_parameters))
     expected = parameters.clone().requires_grad_()
     gradient = torch.empty_like(parameters)
-    ours = _optimizers.Adam(layout, parameters, gradient, [settings], [{}])
+    ours = _optimizers.Adam(Buffers(layout, parameters, gradient), [settings], [{}])
     ours.set_rates([0.01])
     theirs = torch.optim.Adam([expected], lr=0.01, eps=1e-16)
     for _ in range(10):
