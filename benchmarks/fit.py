@@ -60,7 +60,7 @@ def _bfloat16() -> Contestants:
 
 def _sparse() -> Contestants:
     rng = np.random.default_rng(0)
-    X = sp.random_array((10_000, 20_000), density=0.005, format="csr", rng=rng)
+    X = sp.random_array((10_000, 20_000), density=0.005, format="csr", random_state=rng)
     job = Job(X, rng.integers(20, size=10_000), (64,), 200, 1)
     return {OURS: peers.ours(job), "scikit-learn": peers.scikit_learn(job)}
 

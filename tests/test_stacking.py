@@ -64,6 +64,7 @@ from user_code import AfterEachEpoch, default_float64
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, _hub, stacking
 from sk_mlp._estimator.fitting import task_of
 from sk_mlp._estimator.reading import FitMode, Sample
+from sk_mlp._training import run as dispatch
 
 OPTIONS = {"hidden_layer_sizes": (6,), "max_iter": 8, "batch_size": 40, "random_state": 0, "learning_rate_init": 0.01}
 X, WEIGHT = PROBLEMS["multiclass"].X, np.random.RandomState(5).uniform(0, 2, 160)
@@ -289,7 +290,8 @@ CALLERS = {
 def stack_sizes(monkeypatch, one_thread):
     """Sizes of the stacks trained."""
     sizes, train = [], stacking.train
-    monkeypatch.setattr(stacking, "train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
+    for module in (stacking, dispatch):
+        monkeypatch.setattr(module, "train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
     return sizes
 
 

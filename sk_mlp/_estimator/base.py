@@ -23,12 +23,15 @@ from sk_mlp._training.weights import Scaled
 
 from .attributes import OfProgress, as_it_is
 from .fitted import live_module, predict_checked_rows
-from .fitting import FORMAT
 from .inputs import prediction_data
 from .parameters import CONSTRAINTS, are_allowed, hint_for
 from .reading import FitMode
 from .sklearn_private import OF_A_FIT_UNDER_WAY
+from .stored import restore, store
 from .targets import Codec
+
+# Private attributes, which copies and files hold in a form of their own.
+_STORED = ("_network", "_labels", "_progress", "_optimizer_state", "_scoring", "_has_validation")
 
 
 def has_partial_fit(estimator: BaseMLPTorch) -> bool:
@@ -78,7 +81,6 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     _scoring: Any
     _progress: dict[str, Any]
     _optimizer_state: dict[str, Any]
-    _format: int
 
     @property
     def module_(self) -> nn.Module:
@@ -165,18 +167,15 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles hold: not a fit under way, of which callbacks are handed copies."""
         state = {name: value for name, value in super().__getstate__().items() if name not in OF_A_FIT_UNDER_WAY}
-        if "_progress" in state:
-            state["_progress"] = {**state["_progress"], "history": self._history().compact()}
-        return state
+        private = {name: state.pop(name) for name in _STORED if name in state}
+        if "_progress" in private:
+            private["_progress"] = {**private["_progress"], "history": self._history().compact()}
+        return {**state, "_stored": store(private)} if private else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what `__getstate__` has returned. Raises ValueError for what a later version has written."""
-        if state.get("_format", FORMAT) > FORMAT:
-            raise ValueError(
-                f"a fitted estimator must be loaded by the version of sk_mlp that wrote it, or a later one, got "
-                f"format {state['_format']} where this version knows {FORMAT}"
-            )
-        super().__setstate__(state)
+        """Take what `__getstate__` has returned. Raises ValueError for what a later version has stored."""
+        public = {name: value for name, value in state.items() if name != "_stored"}
+        super().__setstate__({**public, **restore(state["_stored"])} if "_stored" in state else public)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is a network to predict and to go on with, fitted or made by setting public attributes."""

@@ -60,13 +60,13 @@ def fitted_weights(estimator: BaseMLPTorch) -> Weights:
 
 def live_module(estimator: BaseMLPTorch) -> nn.Module:
     """Return the fitted network as a module over the memory of the attributes, read-only ones copied."""
-    weights = fitted_weights(estimator)
+    architecture, weights = fitted_architecture(estimator), fitted_weights(estimator)
     writable = Weights(
         [_writable(coef) for coef in weights.coefs],
         [_writable(intercept) for intercept in weights.intercepts],
         {name: _writable(value) for name, value in weights.rest.items()},
     )
-    return fitted_architecture(estimator).fitted_module(writable).eval()
+    return architecture.fitted_module(writable).eval()
 
 
 def predict_checked_rows(estimator: BaseMLPTorch, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound="BaseMLPTorch")
 
-FORMAT = 1  # of the attributes that are not public, of which a later one may have others
-
 _WARNINGS: dict[Status, type[Warning]] = {
     Status.MAX_ITER: ConvergenceWarning,
     Status.MAX_TIME: ConvergenceWarning,
@@ -198,7 +196,6 @@ def _record(
         _optimizer_state=result.optimizer_state,
         _scoring=_scored_by(twin, task.objective),
         _has_validation=is_scored,
-        _format=FORMAT,
     )
 
 

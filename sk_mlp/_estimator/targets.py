@@ -264,6 +264,8 @@ def labels_for_numpy(y: Any) -> Any:
     if hasattr(y, "iloc") and np.ndim(y) == 2:
         columns = [np.asarray(labels_for_numpy(y.iloc[:, j])) for j in range(y.shape[1])]
         kinds = {column.dtype.kind for column in columns}
+        if kinds & {"m", "M"}:  # of dates in nanoseconds NumPy would make integers
+            return next(_numbers_or_words(column) for column in columns if column.dtype.kind in "mM")
         return np.column_stack([c if kinds <= set("biuf") else c.astype(object) for c in columns])
     if isinstance(y, list | tuple) and any(map(_is_large, y)):
         return np.array(y, dtype=object)

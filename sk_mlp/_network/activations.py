@@ -135,10 +135,9 @@ def activations_of(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
 
     Raises ValueError for a sequence of another length, an unknown name, or what makes no `nn.Module`.
     """
-    if isinstance(activation, str):
+    if isinstance(activation, str) or not isinstance(activation, Sequence | np.ndarray):
         return (_activation_of(activation),) * n_hidden
-    several = isinstance(activation, Sequence | np.ndarray)
-    each = list(activation) if several else [activation] * n_hidden
+    each = list(activation)
     if len(each) != n_hidden:
         raise ValueError(
             f"activation must be one for all hidden layers or a sequence of one each, {n_hidden} in all, "

@@ -70,11 +70,12 @@ class ModuleNetwork:
         return {name: value.detach().cpu().numpy().copy() for name, value in state.items() if name not in trained}
 
     def arrays(self, weights: Weights) -> list[np.ndarray]:
-        """Return the trained parameters among `weights`, shaped as `layout(1)` has them."""
+        """Return the trained parameters, shaped as `layout(1)` has them; the module's own where `weights` lack some."""
         named = dict(weights.rest)
         for name, coef, intercept in zip(self.linear_names, weights.coefs, weights.intercepts, strict=True):
             named |= {f"{name}.weight": coef.T, f"{name}.bias": intercept}
-        return [named[name] for name in trained_parameters(self.module)]
+        trained = trained_parameters(self.module)
+        return [named[name] if name in named else own.detach().cpu().numpy() for name, own in trained.items()]
 
     def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes that hold these values: `module_state_`, and `coefs_` of layers built here."""

@@ -113,8 +113,8 @@ def test_bad_data_tears_down(where):
 
 
 def test_values_are_worked_out_only_if_asked_for(where, monkeypatch):
-    made, snapshot = [], Stack.snapshot
-    monkeypatch.setattr(Stack, "snapshot", lambda self, i: made.append(i) or snapshot(self, i))
+    made, state = [], Stack.state
+    monkeypatch.setattr(Stack, "state", lambda self, i: made.append(i) or state(self, i))
     classifier(where).set_callbacks(Recorder()).fit(X, LABELS)
     assert len(made) == 1  # at the end, for the fitted attributes
     classifier(where).set_callbacks(Snapshots()).fit(X, LABELS)

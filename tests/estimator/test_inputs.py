@@ -13,7 +13,7 @@ from problems import PROBLEMS, raw_prediction
 from sklearn.base import clone
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._estimator import inputs as validation_module
+from sk_mlp._estimator import held_out
 from sk_mlp._estimator import prediction as prediction_module
 from sk_mlp._estimator.fitting import task_of
 from sk_mlp._estimator.reading import FitMode, Sample
@@ -99,7 +99,7 @@ def test_one_row_of_a_reversed_table(solver, dtype):
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_sparse_input_in_bfloat16(solver, device, rng):
-    X = sp.random_array((300, 40), density=0.2, format="csr", rng=np.random.default_rng(0))
+    X = sp.random_array((300, 40), density=0.2, format="csr", random_state=np.random.default_rng(0))
     y = (X @ rng.normal(size=40) > 0).astype(int)
     options = {"hidden_layer_sizes": (20,), "solver": solver, "random_state": 0, "device": device, "max_iter": 60}
     rough = MLPTorchClassifier(**options, dtype="bfloat16").fit(X, y)
@@ -130,7 +130,7 @@ def test_matching_input_is_not_copied(dtype, device):
 
 
 def test_sparse_rows_are_never_densified(where, monkeypatch, rng):
-    X = sp.random_array((500, 100_000), density=1e-4, format="csr", rng=np.random.default_rng(0))
+    X = sp.random_array((500, 100_000), density=1e-4, format="csr", random_state=np.random.default_rng(0))
 
     def refuse(*_args, **_kwargs):
         raise AssertionError("a sparse matrix was densified")
@@ -214,9 +214,9 @@ def test_sparse_rows_of_every_form_are_held_out_for_a_scorer(form, kind, where):
 def test_a_split_by_two_classes_takes_flat_labels(where, monkeypatch):
     """A column of them takes scikit-learn ten times as long, a string a row."""
     problem, seen = PROBLEMS["binary"], []
-    split = validation_module.train_test_split
+    split = held_out.train_test_split
     monkeypatch.setattr(
-        validation_module, "train_test_split", lambda *a, **k: seen.append(np.shape(k["stratify"])) or split(*a, **k)
+        held_out, "train_test_split", lambda *a, **k: seen.append(np.shape(k["stratify"])) or split(*a, **k)
     )
     problem.ours(**FAST, early_stopping=True, **where).fit(problem.X, problem.y)
     assert seen == [(160,)]

@@ -121,6 +121,8 @@ REFUSED = [
     (np.array([None, 1] * 60, dtype=object), "Input y contains NaN: labels must not be missing"),
     ([np.int64(2**53 + 1), 1.0] * 60, "labels must be numbers of 64 bits"),
     (pd.DataFrame({"a": TWO, "day": pd.date_range("2020", periods=120)}), "labels must be .*numbers or strings, got"),
+    (pd.DataFrame({"a": TWO, "day": pd.date_range("2020", periods=120, unit="ns")}), r"got datetime64\[ns\]"),
+    (pd.DataFrame({"a": TWO, "gap": pd.to_timedelta(TWO, unit="s")}), r"got timedelta64\["),
     (pd.Series([1, None] * 60, dtype="Int64"), "Input y contains NaN: labels must not be missing"),
     (pd.Series([True, None] * 60, dtype="boolean"), "Input y contains NaN: labels must not be missing"),
     (np.array(["a", np.nan] * 60, np.dtypes.StringDType(na_object=np.nan)), "Input y contains NaN"),

@@ -16,6 +16,7 @@ from user_code import InPlace, Raising
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._network.layout import Layout
+from sk_mlp._network.network import Buffers
 from sk_mlp._training.optimizers import FusedAdam
 
 PROBLEM = PROBLEMS["binary"]
@@ -145,7 +146,7 @@ class TestOptimizerState:
         parameters, settings = torch.zeros(layout.n_parameters), [_settings()]
         for gradient in (torch.zeros(layout.n_parameters - 1), parameters.double(), torch.zeros(22)[::2]):
             with pytest.raises(RuntimeError, match="a kernel needs tensors of one kind in contiguous memory"):
-                FusedAdam(layout, parameters, gradient, settings, [{}])
+                FusedAdam(Buffers(layout, parameters, gradient), settings, [{}])
 
 
 def _settings():

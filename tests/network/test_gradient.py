@@ -307,7 +307,7 @@ def test_lower_precision_products_stay_close(rng):
 def test_sparse_rows_multiply_like_dense_ones(sizes, rng):
     import scipy.sparse as sp
 
-    matrix = sp.random_array((N, sizes[0]), density=0.4, rng=np.random.default_rng(0), format="csr")
+    matrix = sp.random_array((N, sizes[0]), density=0.4, random_state=np.random.default_rng(0), format="csr")
     sparse = SparsePool(matrix, CPU, FLOAT64).slice(0, N)
     dense = DenseRows(torch.from_numpy(matrix.toarray())[None], FLOAT64)
     layout = Layout.of_layers(sizes, 1)
