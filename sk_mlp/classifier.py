@@ -36,170 +36,183 @@ from ._objective import (
 class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     """Multi-layer perceptron classifier: scikit-learn's `MLPClassifier`, trained by PyTorch.
 
-    Minimises the cross-entropy of logits. Two classes get one sigmoid output, several classes a softmax, and an
-    indicator matrix `y` (multilabel) one sigmoid per label. Parameters, attributes and defaults are those of
+    Minimizes the cross-entropy, computed from logits. Two classes use one sigmoid output, several classes a softmax,
+    and an indicator matrix `y` (multilabel) one sigmoid per label. Parameters, attributes and defaults are those of
     `sklearn.neural_network.MLPClassifier
-    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPClassifier.html>`_; those from
-    `device` on come on top.
+    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPClassifier.html>`_; the parameters
+    from `device` on are additional.
 
-    Scale X, or the network may not train: ``make_pipeline(StandardScaler(), MLPTorchClassifier())``.
+    Scale X; otherwise the network may fail to train: ``make_pipeline(StandardScaler(), MLPTorchClassifier())``.
 
     Parameters
     ----------
     hidden_layer_sizes : int or array-like of int, default=(100,)
-        Units of each hidden layer. An empty sequence gives logistic regression.
+        Number of units of each hidden layer. An empty sequence gives logistic regression.
     activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish', \
             'softplus', 'sigmoid'}, sequence or callable, default='relu'
-        Activation of the hidden layers, as in `torch.nn` with its default arguments ('sigmoid' is 'logistic'). Also a
-        sequence of one for each hidden layer, and in place of a name an `nn.Module` class or a function without
-        arguments that makes one.
+        Activation of the hidden layers, as in `torch.nn` with default arguments ('sigmoid' is the same as 'logistic').
+        A sequence gives one activation for each hidden layer. In place of a name, an activation can be an `nn.Module`
+        class, or a function without arguments that returns an `nn.Module`.
     solver : {'adam', 'adamw', 'sgd', 'lbfgs'} or torch.optim.Optimizer class, default='adam'
-        'adam', 'adamw' and 'sgd' train in mini-batches, and so does any class of `torch.optim`, which is handed all
-        parameters as one flat tensor; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64 whatever `dtype`
-        is, and suits small data.
+        'adam', 'adamw' and 'sgd' train in mini-batches. So does any optimizer class of `torch.optim`; it gets all
+        parameters as one flat tensor. 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64 for every `dtype`,
+        and suits small data sets.
     alpha : float, default=0.0001
-        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum.
-        Intercepts are free.
+        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`. Like the loss, the penalty is divided by the sum of the
+        sample weights of the batch. Intercepts are not penalized.
     batch_size : int or 'auto', default='auto'
-        Rows of a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
+        Number of rows in a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle', 'plateau'} or callable, \
             default='constant'
-        Schedule. For 'sgd' alone: 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch;
-        'adaptive' divides the rate by 5 at each plateau, until it is at most 1e-6. For every solver but 'lbfgs':
-        'cosine' falls to zero over `max_iter` epochs; 'one_cycle' rises from a 25th of the initial rate to all of it
-        over 30 % of `max_iter` epochs and falls to nothing; 'plateau' divides the rate by 10 at each plateau, until it
-        is at most 1e-6; a callable maps the epoch (from 0) to a factor of the initial rate.
+        Schedule of the learning rate. A plateau is more than `n_iter_no_change` consecutive epochs without improvement.
+
+        Only for 'sgd': 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch; 'adaptive'
+        divides the rate by 5 at each plateau, until the rate is at most 1e-6.
+
+        For every solver except 'lbfgs': 'cosine' lowers the rate to zero over `max_iter` epochs; 'one_cycle' raises the
+        rate from a 25th of the initial rate to the initial rate over the first 30 % of `max_iter` epochs, and then
+        lowers it to almost zero; 'plateau' divides the rate by 10 at each plateau, until the rate is at most 1e-6; a
+        callable maps the epoch (counted from 0) to a factor that multiplies the initial rate.
     learning_rate_init : float, default=0.001
-        Initial learning rate of all solvers but 'lbfgs'.
+        Initial learning rate. Not used by 'lbfgs'.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int, default=200
-        Most epochs, or iterations of 'lbfgs'.
+        Maximum number of epochs; for 'lbfgs', maximum number of iterations.
     shuffle : bool, default=True
         Whether to shuffle the rows before each epoch.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, of the early-stopping split and of the shuffling, in this order. The same
-        seed gives the network that scikit-learn's MLP gives, up to rounding. None draws from NumPy's global generator,
-        which fits of a stacked search do in another order than fits one by one.
+        Seed of the initial weights, of the early-stopping split and of the shuffling, drawn in this order. The same
+        seed gives the same network as scikit-learn's MLP, up to rounding. None uses NumPy's global generator; the fits
+        of a stacked search draw from it in another order than fits that run one after another.
     tol : float, default=1e-4
-        Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient
-        tolerance.
+        Minimum improvement of the loss, or of the validation score, that counts as an improvement. For 'lbfgs',
+        tolerance of the gradient.
     verbose : bool or int, default=False
-        Whether to print the loss of each epoch. A number n prints every n epochs, and the last: loss, validation
-        score, learning rate and seconds.
+        Whether to print the loss of each epoch. A number n prints one line every n epochs, and one for the last epoch:
+        loss, validation score, learning rate and seconds.
     warm_start : bool, default=False
-        Whether `fit` goes on from the last solution, with a new optimizer.
+        Whether `fit` continues from the previous solution, with a new optimizer.
     momentum : float, default=0.9
         Momentum of 'sgd', in [0, 1].
     nesterovs_momentum : bool, default=True
-        Whether 'sgd' uses Nesterov's momentum.
+        Whether to use Nesterov's momentum in 'sgd'.
     early_stopping : bool, default=False
-        Whether to hold out rows, score them after each epoch (by `scoring`), stop when the score
-        stops improving, and keep the best weights. Without it, training stops when the loss stops improving.
+        Whether to hold out some rows, compute a score on them after each epoch (see `scoring`), stop when the score
+        stops improving, and keep the weights with the best score. If False, training stops when the training loss stops
+        improving.
     validation_fraction : float, default=0.1
-        Share of the rows to hold out for `early_stopping`.
+        Fraction of the rows to hold out for `early_stopping`.
     beta_1 : float, default=0.9
-        Decay rate of the mean of gradients that 'adam' and 'adamw' keep, in [0, 1).
+        Decay rate of the moving average of the gradients in 'adam' and 'adamw', in [0, 1).
     beta_2 : float, default=0.999
-        Decay rate of the mean of squared gradients that 'adam' and 'adamw' keep, in [0, 1).
+        Decay rate of the moving average of the squared gradients in 'adam' and 'adamw', in [0, 1).
     epsilon : float, default=1e-8
-        Guard of 'adam' and 'adamw' against division by zero.
+        Constant for numerical stability in 'adam' and 'adamw'.
     n_iter_no_change : int or inf, default=10
-        Training stops after more than this many epochs in a row without improvement.
+        Training stops after more than this number of consecutive epochs without improvement.
     max_fun : int, default=15000
-        Most function evaluations of 'lbfgs'.
+        Maximum number of function evaluations of 'lbfgs'.
     device : str, default='auto'
-        Where to compute: 'auto' takes CUDA or MPS where available, else the CPU; or any PyTorch device name. Fitted
-        attributes are NumPy arrays whichever it was.
+        Device to compute on: 'auto' selects CUDA or MPS if available, else the CPU; or the name of any PyTorch device.
+        Fitted attributes are NumPy arrays for every device.
     dtype : {'float32', 'float64', 'bfloat16'}, default='float32'
-        Number type of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn to rounding;
-        'bfloat16' keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with
-        such instructions and slower on others.
+        The dtype of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn up to rounding.
+        'bfloat16' keeps the weights in float32 and computes matrix products in bfloat16, which is faster for wide
+        layers on processors that have bfloat16 instructions, and slower on others.
     dropout : float or array-like of float, default=0.0
-        Share of each hidden layer's outputs that is dropped in a training step, in [0, 1); one for all layers or one
-        each. What is kept is divided by its share (inverted dropout). Masks follow from `random_state`, the epoch and
-        the row, so that a weight of 2 is still the row twice.
+        Fraction of the outputs of each hidden layer that is set to zero in a training step, in [0, 1): one value for
+        all layers, or one for each layer. The other outputs are divided by the fraction that is kept (inverted
+        dropout). The mask of a row depends on `random_state`, the epoch and the values of the row, so that a weight of
+        2 is still equivalent to repeating the row.
     normalization : {None, 'layer', 'batch'}, default=None
-        Normalization of each hidden layer before its activation: `torch.nn.LayerNorm`, or batch normalization with
-        running statistics for predictions. Not with 'lbfgs'.
+        Normalization of each hidden layer before its activation: 'layer' is `torch.nn.LayerNorm`; 'batch' is batch
+        normalization, with running statistics for predictions. Not available with 'lbfgs'.
     init : {'glorot_uniform', 'he_normal', 'he_uniform', 'lecun_normal', 'torch'}, default='glorot_uniform'
-        Initial weights: scikit-learn's (Glorot), He's (for 'relu'), LeCun's (for 'selu'), or those of
-        `torch.nn.Linear`. He's and LeCun's start with intercepts of zero.
+        Method to initialize the weights: Glorot's, as in scikit-learn; He's, for 'relu'; LeCun's, for 'selu'; or that
+        of `torch.nn.Linear`. He's and LeCun's methods set the intercepts to zero.
     module : callable, default=None
-        `module(n_features, n_outputs)` returns a `torch.nn.Module` that maps rows to raw predictions, in place of the
-        network that the parameters above describe. The L2 penalty counts its parameters of two or more dimensions.
-        To be pickled, it has to be a function of a module or a class.
+        `module(n_features, n_outputs)` returns a `torch.nn.Module` that maps rows to raw predictions. It replaces the
+        network that the parameters above describe. The L2 penalty includes its parameters of two or more dimensions.
+        To pickle the estimator, `module` must be a class, or a function that is defined in an importable module.
     class_weight : dict, list of dict, 'balanced' or None, default=None
-        Weights of the classes, which multiply `sample_weight`. 'balanced' weighs a class by the inverse of its share.
-        For labels a dict weighs absence (0) and presence (1) of each label, a list has a dict for each; over a row's
-        labels the weights multiply.
+        Weights of the classes; they are multiplied with `sample_weight`. 'balanced' gives each class a weight inversely
+        proportional to its frequency. In the multilabel case, a dict contains the weights of absence (0) and presence
+        (1), for all labels alike; a list contains one dict for each label. The weight of a row is then the product over
+        its labels.
     label_smoothing : float, default=0.0
-        Share of each row's target that is spread over all classes, in [0, 1).
+        Fraction of the target of each row that is spread evenly over all classes, in [0, 1).
     loss : {'log_loss'} or callable, default='log_loss'
-        The cross-entropy, or `loss(raw_prediction, target)` of tensors, which returns one loss a row, `(n,)`, and is
-        differentiated by autograd. `raw_prediction` is `(n, n_outputs)`; `target` holds class indices `(n,)`, or zeros
-        and ones `(n, n_outputs)` for two classes and for labels.
+        'log_loss' is the cross-entropy. A user-defined `loss(raw_prediction, target)` takes two tensors, returns one
+        loss for each row, `(n,)`, and is differentiated by autograd. `raw_prediction` has shape `(n, n_outputs)`;
+        `target` contains class indices `(n,)`, or zeros and ones `(n, n_outputs)` for two classes and in the multilabel
+        case.
     weight_decay : float, default=0.01
-        Decoupled decay of 'adamw': a step multiplies the coefs by `1 - rate * weight_decay`. `alpha` counts besides.
+        Decoupled weight decay of 'adamw': each step multiplies the coefs by `1 - rate * weight_decay`, in addition to
+        the penalty of `alpha`.
     solver_kwargs : dict, default=None
-        Arguments of `solver` where it is a class of `torch.optim`; the learning rate is `learning_rate_init`.
+        Arguments of `solver` if it is a class of `torch.optim`. The learning rate is set by `learning_rate_init`.
     warmup_epochs : int, default=0
-        Epochs in which the learning rate rises in equal steps to what `learning_rate` has for them.
+        Number of epochs at the start during which the learning rate rises in equal steps to the value that
+        `learning_rate` gives.
     max_grad_norm : float, default=None
-        Largest Euclidean norm of a step's gradient, penalty included; longer ones are scaled down.
+        Maximum Euclidean norm of the gradient in a step, penalty included. Longer gradients are scaled down to it.
     scoring : str, callable or None, default=None
-        What early stopping goes by: None is accuracy as in scikit-learn's MLP, with a `loss` of yours minus the
-        validation loss. 'loss' is minus the validation loss always, which tells epochs apart better than accuracy does.
-        Else a scorer's name or a callable `scorer(estimator, X, y)`. Recorded in `validation_scores_`.
+        Metric monitored by early stopping; larger is better. None is the accuracy, as in scikit-learn's MLP, or minus
+        the validation loss if `loss` is user-defined. 'loss' is always minus the validation loss, which distinguishes
+        epochs better than the accuracy does. Otherwise, the name of a scorer or a callable `scorer(estimator, X, y)`.
+        `validation_scores_` records the values.
     max_time : float, default=None
-        Seconds after which training ends, with the epoch that passes them and a warning.
+        Maximum training time in seconds. When an epoch ends after this time, training stops with a warning.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted; the label indices in the multilabel case.
+        Class labels in ascending order; in the multilabel case, the indices of the labels.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer. Assigning to them changes predictions.
+        Weights of each layer. Changing them changes the predictions.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     loss_ : float
         Loss of the last epoch, penalty included.
     best_loss_ : float or None
-        Smallest loss of an epoch; None with `early_stopping`.
+        Smallest loss of all epochs; None with `early_stopping`.
     loss_curve_ : list of float
-        Loss of each epoch (of each iteration with 'lbfgs').
+        Loss of each epoch (with 'lbfgs', of each iteration).
     validation_scores_ : list of float or None
-        Score of each epoch on the validation rows; None without any.
+        Score of each epoch on the validation rows; None without validation rows.
     validation_loss_curve_ : list of float or None
-        Loss of each epoch on the validation rows, without the penalty; None without any.
+        Loss of each epoch on the validation rows, without the penalty; None without validation rows.
     history_ : dict of ndarray of shape (n_epochs,)
         'loss', 'validation_loss', 'validation_score', 'learning_rate', 'gradient_norm' (of the epoch's last step,
-        before clipping) and 'seconds' of each epoch; NaN where there is nothing to tell. `pandas.DataFrame` takes it.
+        before clipping) and 'seconds' of each epoch; NaN where there is no value. It can be passed to
+        `pandas.DataFrame`.
     best_validation_score_ : float or None
-        The largest of `validation_scores_`.
+        Largest value of `validation_scores_`; None without validation rows.
     n_iter_ : int
-        Epochs or iterations run.
+        Number of epochs (with 'lbfgs', of iterations) run.
     t_ : int
-        Training rows seen by the solver.
+        Number of training rows seen by the solver.
     n_layers_ : int
-        Number of layers, input and output included.
+        Number of layers, including the input and the output layer.
     n_outputs_ : int
         Number of outputs of the network.
     out_activation_ : str
         'logistic' or 'softmax'.
     module_ : torch.nn.Sequential
-        The network, live, on the CPU, giving raw predictions. Shares memory with `coefs_`.
+        The network as a PyTorch module on the CPU. It returns raw predictions and shares memory with `coefs_`.
     module_state_ : dict of ndarray
-        What the network's `state_dict` holds besides `coefs_` and `intercepts_`; only of networks with normalization,
-        with activations of yours, or with `module` (which have no `coefs_`, `intercepts_` and `n_layers_`).
+        Entries of the network's `state_dict` other than `coefs_` and `intercepts_`. Only for networks with
+        normalization, with user-defined activations, or with `module` (which have no `coefs_`, `intercepts_` and
+        `n_layers_`).
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names.
+        Names of the features seen in fit, if all of them are strings.
 
     See Also
     --------
-    MLPTorchRegressor : The same for regression.
+    MLPTorchRegressor : Multi-layer perceptron regressor.
 
     References
     ----------
@@ -330,16 +343,16 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays sparse. Cast once to
-            `dtype`; a C-contiguous array of that dtype is used in place.
+            Training rows: numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays
+            sparse. X is cast once to `dtype`; a C-contiguous array of that dtype is used without a copy.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Class labels, numbers or strings; an indicator matrix, dense or sparse, for multilabel classification.
+            Class labels (numbers or strings), or an indicator matrix (dense or sparse) for multilabel classification.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, not all zero. A weight of 2 counts as the row twice. With alpha=0 only
-            their ratios matter; else `alpha` is divided by their sum.
+            Non-negative weights, not all zero. A weight of 2 is equivalent to repeating the row. With alpha=0 only the
+            ratios of the weights matter; otherwise `alpha` is divided by their sum.
         X_val, y_val : like X and y, default=None
-            Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
-            `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
+            Rows to validate on after each epoch. With `early_stopping` they replace the held-out rows. In a pipeline,
+            `Pipeline(..., transform_input=["X_val"])` transforms `X_val` in the same way as X.
         sample_weight_val : array-like of shape (n_val,), default=None
             Weights of the validation rows.
 
@@ -351,19 +364,19 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Raises
         ------
         ValueError
-            If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
-            left as it was before the call.
+            If a parameter or the data are not valid, or if the weights become non-finite. The estimator then remains as
+            it was before the call.
 
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
-            If training was cut short: by `max_iter`, `max_time` or a network that diverged.
+            If training ended before convergence: at `max_iter`, at `max_time`, or because the network diverged.
         sk_mlp.exceptions.UntrainedWarning
-            If the network is no better than a constant prediction on the rows it was trained on, by its own loss; or
-            if its weights have hardly moved, or early stopping went by a score that was the same after each epoch. It
-            names the likely cause. Fits of fewer than five epochs are not judged.
+            If the loss of the network on the training rows is no better than that of a constant prediction, if its
+            weights have hardly changed, or if early stopping monitored a score that was the same after each epoch. The
+            warning names the likely cause. Fits of fewer than five epochs are not checked.
         UserWarning
-            If a parameter was set that nothing reads, such as `quantile` without `loss='quantile'`.
+            If a parameter was set that has no effect, such as `quantile` without `loss='quantile'`.
         """
         mode = FitMode(goes_on=self.warm_start and self.__sklearn_is_fitted__())
         return fitting.fit(self, Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), mode)
@@ -381,20 +394,20 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Self:
-        """Train for one epoch over X and y, going on from the last call.
+        """Train for one epoch on X and y, continuing from the previous call.
 
-        Optimizer state is kept between calls. Callbacks are not told of them.
+        The state of the optimizer is kept between calls. Callbacks are not called.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows of this call.
+            Training rows of this call.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Their labels; they need not cover all `classes`.
+            Labels of these rows; they need not include all `classes`.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, not all zero.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come. Required in the first call, unless y is an indicator matrix.
+            All labels that can occur in any call. Required in the first call, unless y is an indicator matrix.
         X_val, y_val, sample_weight_val : default=None
             Rows to validate on, as in `fit`.
 
@@ -408,7 +421,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         AttributeError
             If `solver` is 'lbfgs', which has no epochs.
         ValueError
-            As `fit`; if `classes` is missing in the first call or differs in a later one; with `early_stopping`.
+            For the same reasons as in `fit`; if `classes` is missing in the first call or differs in a later one; or
+            with `early_stopping` but without `X_val`.
         """
         listed = None if classes is None else read_classes(classes)
         mode = FitMode(goes_on=self.__sklearn_is_fitted__(), one_epoch=True, classes=listed)
@@ -425,7 +439,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Labels; an indicator matrix in the multilabel case, sparse if y was in `fit`.
+            Predicted labels; in the multilabel case an indicator matrix, sparse if y was sparse in `fit`.
         """
         fitted = as_it_is(self)
         choice = fitted._predict_rows(X, lambda raw: fitted._link(fitted._fitted_codec()).choose(raw))
@@ -442,9 +456,9 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            Probability of each class, in the order of `classes_`, or of each label. Never exactly 0: below exp(-350)
-            they are squeezed towards exp(-700), in the order of the logits. Probabilities of labels also stay
-            below 1 in that order, within 2.1e-9 of the sigmoid.
+            Probability of each class, in the order of `classes_`, or of each label. Probabilities are never exactly 0:
+            those below exp(-350) are mapped to values above exp(-700), in the order of the logits. In the multilabel
+            case, probabilities are also below 1, in the order of the logits, and within 2.1e-9 of the sigmoid.
         """
         fitted = as_it_is(self)
         return fitted._predict_rows(
@@ -452,7 +466,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         )
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Predict log-probabilities, computed from logits: finite wherever the weights are.
+        """Predict log-probabilities. They are computed from logits, and finite if the weights are finite.
 
         Parameters
         ----------
@@ -462,7 +476,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Returns
         -------
         log_proba : ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            Exact log-probabilities: the logarithm of `predict_proba` where that is above exp(-350).
+            Exact log-probabilities: equal to the logarithm of `predict_proba` where that is above exp(-350).
         """
         fitted = as_it_is(self)
         return fitted._predict_rows(
@@ -480,14 +494,14 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Returns
         -------
         logits : ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_labels)
-            One logit a row for two classes (positive for `classes_[1]`), else one for each class or label.
+            One logit per row for two classes (positive for `classes_[1]`), otherwise one for each class or label.
         """
         fitted = as_it_is(self)
         logits = fitted._predict_rows(X, lambda raw: raw)
         return logits.ravel() if fitted.n_outputs_ == 1 else logits
 
     def _per_class(self, raw: Tensor) -> Tensor:
-        """Return raw predictions `(1, n_classes or n_labels, n)`: the one logit of two classes counts for both."""
+        """Return a raw prediction for each class or label, `(1, n_classes or n_labels, n)`."""
         return torch.cat([-raw, raw], 1) if self.n_outputs_ == 1 else raw
 
     def _read_y(self, y: Any) -> Any:
@@ -506,7 +520,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     def _fitted_codec(self) -> LabelCodec:
         if "_labels" in vars(self):
             return LabelCodec(**self._labels)
-        # Attributes that were set by hand.
+        # A user has set the attributes without a fit.
         return LabelCodec.of_attributes(np.asarray(self.classes_), self.out_activation_, self.n_outputs_)
 
     def _weighing(
@@ -527,7 +541,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         return partial(weigh_classes, weights)
 
     def _link(self, codec: LabelCodec) -> Classification:
-        """Return the task's own objective, whatever `loss` is."""
+        """Return the cross-entropy of the task, also if `loss` is user-defined."""
         binary = OneClass if len(codec.classes) == 1 else BinaryCrossEntropy
         by_kind: dict[str, Callable[[float], Classification]] = {
             "binary": binary,

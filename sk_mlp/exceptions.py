@@ -6,11 +6,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 
 class UntrainedWarning(ConvergenceWarning):
-    """A fit has ended, and its network is of no use.
+    """Warning that the network of a finished fit is not useful.
 
-    It predicts no better than the best constant does, by the loss that was minimised; or its weights have hardly moved;
-    or early stopping went by a score that was the same after each epoch. The message names the likely cause, as it was
-    measured. Who ignores scikit-learn's `ConvergenceWarning` ignores this one, too.
+    The loss that was minimized is no better than that of the best constant prediction, or the weights have hardly
+    changed, or early stopping monitored a score that was the same after each epoch. The message names the likely cause
+    and the measured values. A filter that ignores scikit-learn's `ConvergenceWarning` also ignores this warning.
 
     Examples
     --------

@@ -27,168 +27,180 @@ from ._objective import INVERSE_LINKS, REGRESSION_LOSSES, Objective, regression_
 class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
     """Multi-layer perceptron regressor: scikit-learn's `MLPRegressor`, trained by PyTorch.
 
-    Predicts one or many outputs. Parameters, attributes and defaults are those of `sklearn.neural_network.MLPRegressor
-    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPRegressor.html>`_; those from
-    `device` on come on top.
+    Predicts one or several outputs. Parameters, attributes and defaults are those of
+    `sklearn.neural_network.MLPRegressor
+    <https://scikit-learn.org/stable/modules/generated/sklearn.neural_network.MLPRegressor.html>`_; the parameters
+    from `device` on are additional.
 
-    Scale X and y, or the network may not train: ``TransformedTargetRegressor(make_pipeline(StandardScaler(),
+    Scale X and y; otherwise the network may fail to train: ``TransformedTargetRegressor(make_pipeline(StandardScaler(),
     MLPTorchRegressor()), transformer=StandardScaler())``.
 
     Parameters
     ----------
     loss : {'squared_error', 'absolute_error', 'quantile', 'huber', 'poisson', 'gamma', 'gaussian_nll'} or callable, \
             default='squared_error'
-        'squared_error' is half the squared error; 'absolute_error' predicts medians, 'quantile' the `quantile`;
-        'huber' is squared up to residuals of `huber_delta` and absolute beyond. 'poisson' and 'gamma' are half the
-        deviances, with an exponential output; they need `y >= 0` and `y > 0`. 'gaussian_nll' learns a mean and a
-        standard deviation for each row; see `predict`. A callable `loss(raw_prediction, target)` of tensors
-        `(n, n_outputs)` returns one loss a row, `(n,)`, and is differentiated by autograd.
+        'squared_error' is half the squared error. 'absolute_error' predicts the median, 'quantile' the `quantile`.
+        'huber' is quadratic for residuals up to `huber_delta` and linear for larger ones. 'poisson' and 'gamma' are
+        half the deviances, with an exponential output; they require `y >= 0` and `y > 0`. 'gaussian_nll' learns a mean
+        and a standard deviation for each row; see `predict`. A user-defined `loss(raw_prediction, target)` takes two
+        tensors `(n, n_outputs)`, returns one loss for each row, `(n,)`, and is differentiated by autograd.
     hidden_layer_sizes : int or array-like of int, default=(100,)
-        Units of each hidden layer. An empty sequence gives linear regression.
+        Number of units of each hidden layer. An empty sequence gives linear regression.
     activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'mish', \
             'softplus', 'sigmoid'}, sequence or callable, default='relu'
-        Activation of the hidden layers, as in `torch.nn` with its default arguments ('sigmoid' is 'logistic'). Also a
-        sequence of one for each hidden layer, and in place of a name an `nn.Module` class or a function without
-        arguments that makes one.
+        Activation of the hidden layers, as in `torch.nn` with default arguments ('sigmoid' is the same as 'logistic').
+        A sequence gives one activation for each hidden layer. In place of a name, an activation can be an `nn.Module`
+        class, or a function without arguments that returns an `nn.Module`.
     solver : {'adam', 'adamw', 'sgd', 'lbfgs'} or torch.optim.Optimizer class, default='adam'
-        'adam', 'adamw' and 'sgd' train in mini-batches, and so does any class of `torch.optim`, which is handed all
-        parameters as one flat tensor; 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64 whatever `dtype`
-        is, and suits small data.
+        'adam', 'adamw' and 'sgd' train in mini-batches. So does any optimizer class of `torch.optim`; it gets all
+        parameters as one flat tensor. 'lbfgs' runs SciPy's L-BFGS-B on all rows at once, in float64 for every `dtype`,
+        and suits small data sets.
     alpha : float, default=0.0001
-        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`, divided like the loss by the batch's weight sum.
-        Intercepts are free.
+        Strength of the L2 penalty, `alpha / 2 * sum(coef**2)`. Like the loss, the penalty is divided by the sum of the
+        sample weights of the batch. Intercepts are not penalized.
     batch_size : int or 'auto', default='auto'
-        Rows of a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
+        Number of rows in a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle', 'plateau'} or callable, \
             default='constant'
-        Schedule. For 'sgd' alone: 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch;
-        'adaptive' divides the rate by 5 at each plateau, until it is at most 1e-6. For every solver but 'lbfgs':
-        'cosine' falls to zero over `max_iter` epochs; 'one_cycle' rises from a 25th of the initial rate to all of it
-        over 30 % of `max_iter` epochs and falls to nothing; 'plateau' divides the rate by 10 at each plateau, until it
-        is at most 1e-6; a callable maps the epoch (from 0) to a factor of the initial rate.
+        Schedule of the learning rate. A plateau is more than `n_iter_no_change` consecutive epochs without improvement.
+
+        Only for 'sgd': 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch; 'adaptive'
+        divides the rate by 5 at each plateau, until the rate is at most 1e-6.
+
+        For every solver except 'lbfgs': 'cosine' lowers the rate to zero over `max_iter` epochs; 'one_cycle' raises the
+        rate from a 25th of the initial rate to the initial rate over the first 30 % of `max_iter` epochs, and then
+        lowers it to almost zero; 'plateau' divides the rate by 10 at each plateau, until the rate is at most 1e-6; a
+        callable maps the epoch (counted from 0) to a factor that multiplies the initial rate.
     learning_rate_init : float, default=0.001
-        Initial learning rate of all solvers but 'lbfgs'.
+        Initial learning rate. Not used by 'lbfgs'.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int, default=200
-        Most epochs, or iterations of 'lbfgs'.
+        Maximum number of epochs; for 'lbfgs', maximum number of iterations.
     shuffle : bool, default=True
         Whether to shuffle the rows before each epoch.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, of the early-stopping split and of the shuffling, in this order. The same
-        seed gives the network that scikit-learn's MLP gives, up to rounding. None draws from NumPy's global generator,
-        which fits of a stacked search do in another order than fits one by one.
+        Seed of the initial weights, of the early-stopping split and of the shuffling, drawn in this order. The same
+        seed gives the same network as scikit-learn's MLP, up to rounding. None uses NumPy's global generator; the fits
+        of a stacked search draw from it in another order than fits that run one after another.
     tol : float, default=1e-4
-        Least improvement, of the loss or of the validation score, that counts as one. For 'lbfgs' the gradient
-        tolerance.
+        Minimum improvement of the loss, or of the validation score, that counts as an improvement. For 'lbfgs',
+        tolerance of the gradient.
     verbose : bool or int, default=False
-        Whether to print the loss of each epoch. A number n prints every n epochs, and the last: loss, validation
-        score, learning rate and seconds.
+        Whether to print the loss of each epoch. A number n prints one line every n epochs, and one for the last epoch:
+        loss, validation score, learning rate and seconds.
     warm_start : bool, default=False
-        Whether `fit` goes on from the last solution, with a new optimizer.
+        Whether `fit` continues from the previous solution, with a new optimizer.
     momentum : float, default=0.9
         Momentum of 'sgd', in [0, 1].
     nesterovs_momentum : bool, default=True
-        Whether 'sgd' uses Nesterov's momentum.
+        Whether to use Nesterov's momentum in 'sgd'.
     early_stopping : bool, default=False
-        Whether to hold out rows, score them after each epoch (by `scoring`), stop when the score
-        stops improving, and keep the best weights. Without it, training stops when the loss stops improving.
+        Whether to hold out some rows, compute a score on them after each epoch (see `scoring`), stop when the score
+        stops improving, and keep the weights with the best score. If False, training stops when the training loss stops
+        improving.
     validation_fraction : float, default=0.1
-        Share of the rows to hold out for `early_stopping`.
+        Fraction of the rows to hold out for `early_stopping`.
     beta_1 : float, default=0.9
-        Decay rate of the mean of gradients that 'adam' and 'adamw' keep, in [0, 1).
+        Decay rate of the moving average of the gradients in 'adam' and 'adamw', in [0, 1).
     beta_2 : float, default=0.999
-        Decay rate of the mean of squared gradients that 'adam' and 'adamw' keep, in [0, 1).
+        Decay rate of the moving average of the squared gradients in 'adam' and 'adamw', in [0, 1).
     epsilon : float, default=1e-8
-        Guard of 'adam' and 'adamw' against division by zero.
+        Constant for numerical stability in 'adam' and 'adamw'.
     n_iter_no_change : int or inf, default=10
-        Training stops after more than this many epochs in a row without improvement.
+        Training stops after more than this number of consecutive epochs without improvement.
     max_fun : int, default=15000
-        Most function evaluations of 'lbfgs'.
+        Maximum number of function evaluations of 'lbfgs'.
     device : str, default='auto'
-        Where to compute: 'auto' takes CUDA or MPS where available, else the CPU; or any PyTorch device name. Fitted
-        attributes are NumPy arrays whichever it was.
+        Device to compute on: 'auto' selects CUDA or MPS if available, else the CPU; or the name of any PyTorch device.
+        Fitted attributes are NumPy arrays for every device.
     dtype : {'float32', 'float64', 'bfloat16'}, default='float32'
-        Number type of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn to rounding;
-        'bfloat16' keeps float32 weights and multiplies in bfloat16, which is faster for wide layers on processors with
-        such instructions and slower on others.
+        The dtype of the arithmetic; predictions are float64. 'float64' agrees with scikit-learn up to rounding.
+        'bfloat16' keeps the weights in float32 and computes matrix products in bfloat16, which is faster for wide
+        layers on processors that have bfloat16 instructions, and slower on others.
     dropout : float or array-like of float, default=0.0
-        Share of each hidden layer's outputs that is dropped in a training step, in [0, 1); one for all layers or one
-        each. What is kept is divided by its share (inverted dropout). Masks follow from `random_state`, the epoch and
-        the row, so that a weight of 2 is still the row twice.
+        Fraction of the outputs of each hidden layer that is set to zero in a training step, in [0, 1): one value for
+        all layers, or one for each layer. The other outputs are divided by the fraction that is kept (inverted
+        dropout). The mask of a row depends on `random_state`, the epoch and the values of the row, so that a weight of
+        2 is still equivalent to repeating the row.
     normalization : {None, 'layer', 'batch'}, default=None
-        Normalization of each hidden layer before its activation: `torch.nn.LayerNorm`, or batch normalization with
-        running statistics for predictions. Not with 'lbfgs'.
+        Normalization of each hidden layer before its activation: 'layer' is `torch.nn.LayerNorm`; 'batch' is batch
+        normalization, with running statistics for predictions. Not available with 'lbfgs'.
     init : {'glorot_uniform', 'he_normal', 'he_uniform', 'lecun_normal', 'torch'}, default='glorot_uniform'
-        Initial weights: scikit-learn's (Glorot), He's (for 'relu'), LeCun's (for 'selu'), or those of
-        `torch.nn.Linear`. He's and LeCun's start with intercepts of zero.
+        Method to initialize the weights: Glorot's, as in scikit-learn; He's, for 'relu'; LeCun's, for 'selu'; or that
+        of `torch.nn.Linear`. He's and LeCun's methods set the intercepts to zero.
     module : callable, default=None
-        `module(n_features, n_outputs)` returns a `torch.nn.Module` that maps rows to raw predictions, in place of the
-        network that the parameters above describe. The L2 penalty counts its parameters of two or more dimensions.
-        To be pickled, it has to be a function of a module or a class.
+        `module(n_features, n_outputs)` returns a `torch.nn.Module` that maps rows to raw predictions. It replaces the
+        network that the parameters above describe. The L2 penalty includes its parameters of two or more dimensions.
+        To pickle the estimator, `module` must be a class, or a function that is defined in an importable module.
     quantile : float, default=0.5
-        The quantile that `loss='quantile'` predicts, in (0, 1).
+        Quantile that `loss='quantile'` predicts, in (0, 1).
     huber_delta : float, default=1.0
-        Residual from which `loss='huber'` is linear, in units of y.
+        Residual above which `loss='huber'` is linear, in units of y.
     weight_decay : float, default=0.01
-        Decoupled decay of 'adamw': a step multiplies the coefs by `1 - rate * weight_decay`. `alpha` counts besides.
+        Decoupled weight decay of 'adamw': each step multiplies the coefs by `1 - rate * weight_decay`, in addition to
+        the penalty of `alpha`.
     solver_kwargs : dict, default=None
-        Arguments of `solver` where it is a class of `torch.optim`; the learning rate is `learning_rate_init`.
+        Arguments of `solver` if it is a class of `torch.optim`. The learning rate is set by `learning_rate_init`.
     warmup_epochs : int, default=0
-        Epochs in which the learning rate rises in equal steps to what `learning_rate` has for them.
+        Number of epochs at the start during which the learning rate rises in equal steps to the value that
+        `learning_rate` gives.
     max_grad_norm : float, default=None
-        Largest Euclidean norm of a step's gradient, penalty included; longer ones are scaled down.
+        Maximum Euclidean norm of the gradient in a step, penalty included. Longer gradients are scaled down to it.
     scoring : str, callable or None, default=None
-        What early stopping goes by: None is R2 for the losses that scikit-learn's MLP has ('squared_error',
-        'poisson'), and for all others minus the validation loss. 'loss' is minus the validation loss always. Else a
-        scorer's name or a callable `scorer(estimator, X, y)`. Recorded in `validation_scores_`.
+        Metric monitored by early stopping; larger is better. None is R2 for the losses that scikit-learn's MLP has
+        ('squared_error', 'poisson'), and minus the validation loss for all others. 'loss' is always minus the
+        validation loss. Otherwise, the name of a scorer or a callable `scorer(estimator, X, y)`. `validation_scores_`
+        records the values.
     max_time : float, default=None
-        Seconds after which training ends, with the epoch that passes them and a warning.
+        Maximum training time in seconds. When an epoch ends after this time, training stops with a warning.
 
     Attributes
     ----------
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer. Assigning to them changes predictions.
+        Weights of each layer. Changing them changes the predictions.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     loss_ : float
         Loss of the last epoch, penalty included.
     best_loss_ : float or None
-        Smallest loss of an epoch; None with `early_stopping`.
+        Smallest loss of all epochs; None with `early_stopping`.
     loss_curve_ : list of float
-        Loss of each epoch (of each iteration with 'lbfgs').
+        Loss of each epoch (with 'lbfgs', of each iteration).
     validation_scores_ : list of float or None
-        Score of each epoch on the validation rows; None without any.
+        Score of each epoch on the validation rows; None without validation rows.
     validation_loss_curve_ : list of float or None
-        Loss of each epoch on the validation rows, without the penalty; None without any.
+        Loss of each epoch on the validation rows, without the penalty; None without validation rows.
     history_ : dict of ndarray of shape (n_epochs,)
         'loss', 'validation_loss', 'validation_score', 'learning_rate', 'gradient_norm' (of the epoch's last step,
-        before clipping) and 'seconds' of each epoch; NaN where there is nothing to tell. `pandas.DataFrame` takes it.
+        before clipping) and 'seconds' of each epoch; NaN where there is no value. It can be passed to
+        `pandas.DataFrame`.
     best_validation_score_ : float or None
-        The largest of `validation_scores_`.
+        Largest value of `validation_scores_`; None without validation rows.
     n_iter_ : int
-        Epochs or iterations run.
+        Number of epochs (with 'lbfgs', of iterations) run.
     t_ : int
-        Training rows seen by the solver.
+        Number of training rows seen by the solver.
     n_layers_ : int
-        Number of layers, input and output included.
+        Number of layers, including the input and the output layer.
     n_outputs_ : int
-        Number of outputs, columns of y.
+        Number of outputs, equal to the number of columns of y.
     out_activation_ : str
         'identity' or 'exp'.
     module_ : torch.nn.Sequential
-        The network, live, on the CPU, giving raw predictions. Shares memory with `coefs_`.
+        The network as a PyTorch module on the CPU. It returns raw predictions and shares memory with `coefs_`.
     module_state_ : dict of ndarray
-        What the network's `state_dict` holds besides `coefs_` and `intercepts_`; only of networks with normalization,
-        with activations of yours, or with `module` (which have no `coefs_`, `intercepts_` and `n_layers_`).
+        Entries of the network's `state_dict` other than `coefs_` and `intercepts_`. Only for networks with
+        normalization, with user-defined activations, or with `module` (which have no `coefs_`, `intercepts_` and
+        `n_layers_`).
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had string names.
+        Names of the features seen in fit, if all of them are strings.
 
     See Also
     --------
-    MLPTorchClassifier : The same for classification.
+    MLPTorchClassifier : Multi-layer perceptron classifier.
 
     References
     ----------
@@ -309,16 +321,16 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays sparse. Cast once to
-            `dtype`; a C-contiguous array of that dtype is used in place.
+            Training rows: numbers of any real dtype, a data frame, a memory map, or a sparse matrix, which stays
+            sparse. X is cast once to `dtype`; a C-contiguous array of that dtype is used without a copy.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Target values. Best near 1: see the class on scaling.
+            Target values. They should be near 1; see the note on scaling in the docstring of the class.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, not all zero. A weight of 2 counts as the row twice. With alpha=0 only
-            their ratios matter; else `alpha` is divided by their sum.
+            Non-negative weights, not all zero. A weight of 2 is equivalent to repeating the row. With alpha=0 only the
+            ratios of the weights matter; otherwise `alpha` is divided by their sum.
         X_val, y_val : like X and y, default=None
-            Rows to validate on after each epoch; with `early_stopping` they take the place of held-out rows. In a
-            `Pipeline`, `Pipeline(..., transform_input=["X_val"])` transforms `X_val` as it does X.
+            Rows to validate on after each epoch. With `early_stopping` they replace the held-out rows. In a pipeline,
+            `Pipeline(..., transform_input=["X_val"])` transforms `X_val` in the same way as X.
         sample_weight_val : array-like of shape (n_val,), default=None
             Weights of the validation rows.
 
@@ -330,19 +342,19 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         Raises
         ------
         ValueError
-            If a parameter or the data break a rule, or the weights become non-finite. The estimator is then
-            left as it was before the call.
+            If a parameter or the data are not valid, or if the weights become non-finite. The estimator then remains as
+            it was before the call.
 
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
-            If training was cut short: by `max_iter`, `max_time` or a network that diverged.
+            If training ended before convergence: at `max_iter`, at `max_time`, or because the network diverged.
         sk_mlp.exceptions.UntrainedWarning
-            If the network is no better than a constant prediction on the rows it was trained on, by its own loss; or
-            if its weights have hardly moved, or early stopping went by a score that was the same after each epoch. It
-            names the likely cause. Fits of fewer than five epochs are not judged.
+            If the loss of the network on the training rows is no better than that of a constant prediction, if its
+            weights have hardly changed, or if early stopping monitored a score that was the same after each epoch. The
+            warning names the likely cause. Fits of fewer than five epochs are not checked.
         UserWarning
-            If a parameter was set that nothing reads, such as `quantile` without `loss='quantile'`.
+            If a parameter was set that has no effect, such as `quantile` without `loss='quantile'`.
         """
         mode = FitMode(goes_on=self.warm_start and self.__sklearn_is_fitted__())
         return fitting.fit(self, Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), mode)
@@ -359,16 +371,16 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Self:
-        """Train for one epoch over X and y, going on from the last call.
+        """Train for one epoch on X and y, continuing from the previous call.
 
-        Optimizer state is kept between calls. Callbacks are not told of them.
+        The state of the optimizer is kept between calls. Callbacks are not called.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows of this call.
+            Training rows of this call.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Their target values.
+            Target values of these rows.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, not all zero.
         X_val, y_val, sample_weight_val : default=None
@@ -384,7 +396,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         AttributeError
             If `solver` is 'lbfgs', which has no epochs.
         ValueError
-            As `fit`; and with `early_stopping`.
+            For the same reasons as in `fit`; or with `early_stopping` but without `X_val`.
         """
         mode = FitMode(goes_on=self.__sklearn_is_fitted__(), one_epoch=True)
         return fitting.fit(self, Sample(X, y, sample_weight), Sample(X_val, y_val, sample_weight_val), mode)
@@ -397,21 +409,21 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to predict.
         return_std : bool, default=False
-            Whether to return the standard deviation of y around each prediction, too; for `loss='gaussian_nll'`.
+            Whether to return also the standard deviation of y around each prediction; only for `loss='gaussian_nll'`.
 
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Predicted values.
         y_std : ndarray like y
-            Standard deviations; only if `return_std`.
+            Standard deviations; only returned if `return_std` is True.
 
         Raises
         ------
         ValueError
-            If `return_std` and the network was fitted with another loss.
+            If `return_std` is True and the network was fitted with another loss.
         """
-        # As fitted, even if `loss` was changed since.
+        # The fitted network decides, even if `loss` was changed since the fit.
         fitted = as_it_is(self)
         fitted._require_fitted()
         n_outputs = fitted.n_outputs_
@@ -428,7 +440,7 @@ class MLPTorchRegressor(RegressorMixin, BaseMLPTorch):
         return y.ravel() if n_outputs == 1 else y
 
     def _link_of_output(self) -> Callable[[Tensor], Tensor]:
-        """Return the inverse link of the network as fitted, whatever `loss` is now."""
+        """Return the inverse link of the fitted network, which does not depend on the current value of `loss`."""
         link = INVERSE_LINKS.get(self.out_activation_)
         if link is None:
             raise ValueError(f"out_activation_ must be among {sorted(INVERSE_LINKS)}, got {self.out_activation_!r}")
