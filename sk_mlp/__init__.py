@@ -1,6 +1,6 @@
 """Multi-layer perceptrons that are scikit-learn estimators on the outside and PyTorch inside.
 
-Importing it registers the joblib backend "sk_mlp", under which searches train as stacked networks.
+Importing this package registers the joblib backend "sk_mlp", under which searches train as stacked networks.
 """
 
 from .classifier import MLPTorchClassifier

@@ -1,8 +1,8 @@
-"""Whether two values of a user's do the same: functions, classes and what they hold, compared by content.
+"""Whether two user-defined values do the same: functions and classes, with the values they hold, compared by content.
 
-The cell of a notebook that is run again makes other functions and classes of the same code, and `functools.partial` of
-the same arguments makes another object. Both are what they were before. What a function looks up by name in its module
-is not compared.
+If a notebook cell is run again, it makes new functions and classes from the same code; `functools.partial` with the
+same arguments makes a new object. Both count as equal to the previous ones. Names that a function looks up in its
+module are not compared.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-# What Python itself writes into a class, besides what the class statement says.
+# Names that Python itself adds to a class.
 _WRITTEN_BY_PYTHON = {
     "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__doc__", "_abc_impl", "__orig_bases__",
     "__parameters__",
 }  # fmt: skip
 _NamedTupleField = type(vars(namedtuple("_Point", "x"))["x"])
-# Not line numbers, which change with what stands above.
+# Line numbers are not included: they change with the code above.
 _CODE = (
     "co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_flags",
     "co_argcount", "co_posonlyargcount", "co_kwonlyargcount",
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
-Parts = dict[tuple[str, Any], Any]  # what a value is compared by: a kind of part, and its name
+Parts = dict[tuple[str, Any], Any]  # the parts of a value that are compared, by their kind and name
 
 
 class _Absent:
-    """Stands for a part that one of two values lacks."""
+    """Placeholder for a part that one of two values lacks."""
 
     def __repr__(self) -> str:
         return "absent"
@@ -45,12 +45,12 @@ _ABSENT = _Absent()
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Whether two values do the same, as far as their code and what they hold tells."""
+    """Whether two values do the same, judged by their code and the values they hold."""
     return difference(a, b) is None
 
 
 def difference(a: Any, b: Any) -> str | None:
-    """Say where two values differ, such as "width=8 before, 16 now"; None where they do not."""
+    """Return a text that says where two values differ, such as "width=8 before, 16 now"; None if they are alike."""
     try:
         return next(_differences(a, b, (), set()), None)
     except RecursionError:  # nested too deeply to be compared
@@ -58,7 +58,10 @@ def difference(a: Any, b: Any) -> str | None:
 
 
 def is_same_function(a: Any, b: Any) -> bool:
-    """Whether two functions are one, or partials of one with the same plain arguments: what one keeps, both keep."""
+    """Whether two functions are the same object, or partials of one function with the same plain arguments.
+
+    If that function keeps a state from call to call, both share it.
+    """
     if a is b or not (type(a) is type(b) is partial):
         return a is b
     arguments = [(made.args, made.keywords) for made in (a, b)]
@@ -67,13 +70,13 @@ def is_same_function(a: Any, b: Any) -> bool:
 
 
 def _differences(a: Any, b: Any, place: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the differences of two values; pairs that were seen are equal, or the comparison would have ended."""
+    """Yield texts of differences; pairs in `seen` are equal, since a difference would have ended the comparison."""
     if a is b or (id(a), id(b)) in seen:
         return
     seen.add((id(a), id(b)))
     kinds = _kind(a), _kind(b)
     is_one_kind = kinds[0] is kinds[1] or next(_differences(*kinds, place, set(seen)), None) is None
-    # Of two classes that are alike, `==` of the objects need not know.
+    # If the two classes are alike but not the same, their `==` may say that the objects differ.
     parts_of = _parts_of if kinds[0] is kinds[1] else lambda value: _parts_of(value) or _attributes_of(value)
     before, now = (parts_of(a), parts_of(b)) if is_one_kind else (None, None)
     if before is None or now is None:
@@ -90,12 +93,12 @@ _SHOWN = {*_NAMED, "code"}
 
 
 def _kind(value: Any) -> type:
-    """Return the type by which a value is compared; classes by `type` whatever their metaclass."""
+    """Return the type by which a value is compared; for classes this is `type`, for every metaclass."""
     return type if isinstance(value, type) else type(value)
 
 
 def _parts_of(value: Any) -> Parts | None:
-    """Return what a value is compared by; None of one that knows by itself what it equals."""
+    """Return the parts by which a value is compared; None for a value that is compared by its own `==`."""
     for kind, parts in _PARTS.items():
         if isinstance(value, kind):
             return {**parts(value), **_attributes_of(value)}
@@ -105,8 +108,8 @@ def _parts_of(value: Any) -> Parts | None:
 
 
 def _attributes_of(value: Any) -> Parts:
-    """Return what an object keeps in its dictionary and slots."""
-    if isinstance(value, type | cached_property):  # which keeps a lock
+    """Return the attributes in the dictionary and the slots of an object."""
+    if isinstance(value, type | cached_property):  # a cached_property holds a lock
         return {}
     declared = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
     slots = [name for names in declared for name in ([names] if isinstance(names, str) else names)]
@@ -126,10 +129,10 @@ def _of_function(function: FunctionType) -> Parts:
 
 
 def _content(cell: Any) -> Any:
-    """Return what a closure's cell holds."""
+    """Return the content of a closure's cell."""
     try:
         return cell.cell_contents
-    except ValueError:  # nothing yet
+    except ValueError:  # the cell is empty
         return _ABSENT
 
 
@@ -175,7 +178,7 @@ _PARTS: dict[type, Callable[[Any], Parts]] = {
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether two values of one type are equal; not-a-number is, and minus zero is not zero."""
+    """Whether two values of one type are equal; NaN equals NaN, and -0.0 differs from 0.0."""
     try:
         if isinstance(a, np.ndarray | np.generic) and a.dtype.kind != "O":
             return bool(a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
@@ -186,12 +189,12 @@ def _equal(a: Any, b: Any) -> bool:
         if isinstance(a, set | frozenset) and a != b:
             return len(a) == len(b) and all(any(alike(x, y) for y in b) for x in a)
         return bool(a == b)
-    except Exception:  # what users write, and tables of any kind, compare as they like
+    except Exception:  # user-defined objects and tables may raise any error when compared
         return False
 
 
 def _described(a: Any, b: Any, place: tuple[str, ...]) -> str:
-    """Say what two values were before and are now, or of what the code differs."""
+    """Return a text with the value before and now, or with the place of the code that differs."""
     if place and place[-1] == "<code>":
         return f"other code in {'.'.join(map(str, place[:-1])) or 'the function'}"
     values = f"{reprlib.repr(a)} before, {reprlib.repr(b)} now"

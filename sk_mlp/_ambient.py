@@ -1,6 +1,7 @@
-"""What is in force in a thread, for the whole process or by contract of a library, and what a `with` block may change.
+"""The environment of a call: settings of the thread or the process that a `with` block may change.
 
-Calls that take turns in one thread each have their own: a block that one of them is in ends nothing for the others.
+Calls that run alternately in one thread have one environment each: a `with` block of one call does not affect the
+others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from threadpoolctl import LibController, ThreadpoolController
 from sk_mlp._compute.modes import Modes
 from sk_mlp._compute.torch_private import function_modes, replace_function_modes
 
-# What `warnings.catch_warnings` changes, and restores when it ends.
+# The names that `warnings.catch_warnings` changes, and restores at its end.
 _WARNING_STATE = ("filters", "showwarning", "_showwarnmsg_impl")
 
 
@@ -37,13 +38,13 @@ class Ambient(NamedTuple):
     folder: str | None
     loop: AbstractEventLoop | None
     n_threads: tuple[int, ...]  # of each library that has threads
-    dtype: torch.dtype  # of PyTorch's, by default
-    functions: tuple[Any, ...]  # modes that stand before PyTorch's functions, a default device for example
+    dtype: torch.dtype  # PyTorch's default dtype
+    functions: tuple[Any, ...]  # PyTorch's function modes, for example a default device
     modes: Modes
 
     @classmethod
     def now(cls) -> Ambient:
-        """Return what is in force."""
+        """Return the current environment."""
         return cls(
             get_config(),
             dict(vars(joblib.parallel._backend)),
@@ -59,7 +60,7 @@ class Ambient(NamedTuple):
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Put it in force, and what is in force now again at the end."""
+        """Set this environment; restore the current one at the end."""
         before = Ambient.now()
         try:
             with self.modes.installed():
@@ -69,7 +70,7 @@ class Ambient(NamedTuple):
             before._install(Ambient.now())
 
     def _install(self, now: Ambient) -> None:
-        """Put all but the modes in force, where it differs from what is."""
+        """Set everything except the modes, if it differs from `now`."""
         if self.sklearn != now.sklearn:
             set_config(**self.sklearn)
         if self.joblib != now.joblib:
@@ -78,7 +79,7 @@ class Ambient(NamedTuple):
         if any(value is not now.warnings[name] for name, value in self.warnings.items()):
             vars(warnings).update(self.warnings)
             with warnings.catch_warnings():
-                pass  # its end tells the warnings module that the filters are others
+                pass  # its end tells the warnings module that the filters have changed
         sys.stdout, sys.stderr = self.output
         if self.folder != now.folder and self.folder is not None:
             os.chdir(self.folder)
@@ -94,7 +95,7 @@ class Ambient(NamedTuple):
 
 
 def _working_directory() -> str | None:
-    """Return the working directory; None where it has been removed."""
+    """Return the working directory; None if it has been removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -103,5 +104,5 @@ def _working_directory() -> str | None:
 
 @lru_cache(maxsize=1)
 def _libraries() -> tuple[LibController, ...]:
-    """Return the libraries with threads that are loaded when it is asked first, which takes milliseconds."""
+    """Return the libraries with threads that are loaded at the first call; finding them takes milliseconds."""
     return tuple(ThreadpoolController().lib_controllers)

@@ -1,8 +1,9 @@
-"""Calls that take turns in one thread: each runs until it parks a request, then all requests are carried out at once.
+"""Calls that run alternately in one thread, so that their requests are carried out together.
 
-Calls run as greenlets of the thread that waits for them. A call that waits for calls of its own gives way as well, so
-nested ones gather their requests together. When every call is parked, waiting or done, the parked requests are carried
-out in one go, and each call goes on with its own outcome.
+A call runs until it makes a request. It is then parked: it waits, and another call runs. When every call is parked,
+waiting or done, all parked requests are carried out together, and each call continues with the outcome of its own
+request. Calls run as greenlets of the thread that waits for them. A call may wait for nested calls; their requests are
+then carried out together with the others.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from ._ambient import Ambient
 
 
 class Call:
-    """A function to be called, and what came of it.
+    """A function to be called, and its value or error.
 
-    `owner` is who may cancel it; deeper calls come first; `on_end` is told when it has ended; `submitter` is the worker
-    that asked for it, if it is a nested one.
+    `owner` may cancel the call. Calls of greater `depth` start first. `on_end` is called when the call has ended.
+    `submitter` is the worker that submitted the call, if the call is nested.
     """
 
     def __init__(
@@ -38,12 +39,12 @@ class Call:
         self.function, self.on_end, self.owner, self.depth, self.submitter = function, on_end, owner, depth, submitter
         self.ambient, self.context = Ambient.now(), contextvars.copy_context()
         self.is_done = False
-        self.seconds_away = 0.0  # between start and end, while others had their turn
+        self.seconds_away = 0.0  # time between start and end in which other calls ran
         self._value: Any = None
         self._error: Exception | None = None
 
     def run(self) -> None:
-        """Call the function and keep its value or error; what is no `Exception` passes through."""
+        """Call the function and keep its value or error; an error that is no `Exception` is not caught."""
         try:
             self._value = self.function()
         except Exception as error:
@@ -58,7 +59,7 @@ class Call:
 
 
 class Worker(greenlet):
-    """A call under way."""
+    """A running call."""
 
     def __init__(self, call: Call, hub: Hub) -> None:
         super().__init__(parent=hub.root)
@@ -70,16 +71,16 @@ class Worker(greenlet):
         self.call.run()
 
     def park(self, request: Any) -> Any:
-        """Return the outcome of `request`, once it has been carried out together with others'; called in the worker."""
+        """Return the outcome of `request` when it has been carried out together with others; called in the worker."""
         return self.hub.park(self, request)
 
 
 class Hub:
-    """Lets the calls of one thread take turns.
+    """Runs the calls of one thread alternately.
 
-    `carry_out` takes all parked requests and returns for each an outcome, an exception to be raised where it was
-    parked, or a value, and the seconds it took. No call is started while `most` requests are parked, or requests that
-    together `weigh` more than `budget`.
+    `carry_out` takes all parked requests. For each it returns an outcome and the seconds that it took; the outcome is a
+    value, or an exception that is then raised in the call. No call is started while `most` requests are parked, or
+    while the parked requests together `weigh` more than `budget`.
     """
 
     def __init__(
@@ -100,11 +101,11 @@ class Hub:
         self._ready: deque[tuple[Worker, Any]] = deque()
 
     def submit(self, call: Call) -> None:
-        """Put a call in line; it starts when something is waited for."""
+        """Add a call to the queue; it starts when a call is waited for."""
         heapq.heappush(self._pending, (-call.depth, next(self._number), call))
 
     def wait_for(self, call: Call) -> None:
-        """Return when the call has ended; in the meantime others have their turn."""
+        """Return when the call has ended; other calls run in the meantime."""
         worker = getcurrent()
         if isinstance(worker, Worker) and not call.is_done:
             self._waiting[call] = worker
@@ -113,26 +114,26 @@ class Hub:
             self._take_a_turn()
 
     def park(self, worker: Worker, request: Any) -> Any:
-        """Return the outcome of a worker's request; called in the worker."""
+        """Return the outcome of a worker's request, when it has been carried out; called in the worker."""
         self._parked[worker] = request
         self._weight += self._weigh(request)
         return self._give_way(worker)
 
     def cancel(self, owner: object) -> None:
-        """Drop the owner's calls in line, and end those under way where they are: `finally` clauses run."""
+        """Drop the owner's queued calls, and end its running ones where they are; their `finally` clauses run."""
         self._pending = [entry for entry in self._pending if entry[2].owner is not owner]
         heapq.heapify(self._pending)
         for worker in [worker for worker in self._workers if worker.call.owner is owner]:
             self._cancel(worker)
 
     def _give_way(self, worker: Worker) -> Any:
-        """Let others have their turn; return what the worker is resumed with."""
+        """Let other calls run; return the outcome with which the worker is resumed."""
         if worker.is_cancelled:
             raise GreenletExit
         return self.root.switch()
 
     def _take_a_turn(self) -> None:
-        """Resume a call, or start one, or carry out what is parked; finishing comes first, as it frees memory."""
+        """Resume a call, or start one, or carry out the parked requests; resuming comes first, as it frees memory."""
         if self._ready:
             self._enter(*self._ready.popleft())
         elif self._pending and len(self._parked) < self._most and self._weight < self._budget:
@@ -150,7 +151,7 @@ class Hub:
             raise RuntimeError("no call can go on: one waits for a call that was cancelled")
 
     def _enter(self, worker: Worker, outcome: Any) -> None:
-        """Let a worker run with an outcome until it gives way or ends."""
+        """Run a worker with an outcome until it is parked, waits or ends."""
         start = perf_counter()
         try:
             with worker.ambient.installed():
@@ -169,7 +170,7 @@ class Hub:
                 self._end(worker)
 
     def _end(self, worker: Worker) -> None:
-        """Forget a worker, and let who waited for its call go on."""
+        """Forget a worker, and let the worker that waits for its call continue."""
         del self._workers[worker]
         call = worker.call
         call.seconds_away = perf_counter() - worker.started - worker.busy
@@ -182,16 +183,16 @@ class Hub:
             call.on_end(call)
 
     def _cancel(self, worker: Worker) -> None:
-        """End a worker where it stands."""
+        """End a worker where it is."""
         if self._parked.pop(worker, None) is not None:
             self._weight = sum(map(self._weigh, self._parked.values()))
         self._ready = deque(entry for entry in self._ready if entry[0] is not worker)
         worker.is_cancelled = True
-        worker.parent = getcurrent()  # where it comes back to when it has ended
+        worker.parent = getcurrent()  # which runs again when the worker has ended
         self._enter(worker, GreenletExit)
 
 
 def current_worker() -> Worker | None:
-    """Return the worker that is running, if any is."""
+    """Return the worker that is running; None if none is."""
     worker = getcurrent()
     return worker if isinstance(worker, Worker) else None

@@ -1,8 +1,8 @@
-"""The joblib backend "sk_mlp": fits that run side by side train as stacks.
+"""The joblib backend "sk_mlp", under which the fits of a search train as stacks.
 
-Each call of a `joblib.Parallel` runs until a fit reaches its training, and waits there; when all have come so far,
-trainings that agree in their `stack_key` run as one stack, and every call goes on by itself. Calls that fit nothing of
-ours just run one after another.
+Each call of a `joblib.Parallel` runs until a fit is about to train, and waits there. When all calls wait, trainings
+with the same `stack_key` run as one stack; then each call continues. Calls that fit no estimator of this package run
+one after another.
 """
 
 from __future__ import annotations
@@ -36,33 +36,34 @@ from sk_mlp._training.task import FitResult, FitTask, Status
 from ._ambient import Ambient
 from ._hub import Call, Hub, Worker, current_worker
 
-_MOST_MEMBERS = 1024  # in waiting
-_MOST_IN_A_STACK = 32  # of one thread; more would not be faster
-_FEW_STACKS = 4  # that a group may be split into though it would fit one, for as many threads
+_MOST_MEMBERS = 1024  # maximum number of waiting fits
+_MOST_IN_A_STACK = 32  # maximum number of members in the stack of one thread; more would not be faster
+_FEW_STACKS = 4  # a group that would fit one stack is split into up to this many, one for each thread
 _BUDGET = 2**30  # bytes that waiting fits may hold,
-_FREE_SHARE = 1 / 8  # or this share of the memory at hand, if that is less
-# A waiting fit's input lies in memory as its caller sliced it, as a Pipeline transformed it, both float64, and as ours.
+_FREE_SHARE = 1 / 8  # or this fraction of the free memory, if that is less
+# The input of a waiting fit is in memory three times: as its caller sliced it and as a Pipeline transformed it, both in
+# float64, and in our dtype. In units of a float32 input this makes five.
 _COPIES_OF_INPUT = 5
 
 
 class _Gathering:
-    """A call of a worker's, whose fits wait for those of other workers."""
+    """The call of one worker; its fits wait for the fits of other workers."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     def is_here(self) -> bool:
-        """Whether the code that asks runs in the worker, and not in a thread that it has begun."""
+        """Whether the running code belongs to the worker, and not to a thread that the worker has started."""
         return current_worker() is self._worker
 
     def run(self, task: FitTask) -> FitResult:
-        """Carry out one task together with others, and return what came of it."""
+        """Carry out a task together with other tasks, and return its result."""
         lines: list[str] = []
         quiet = replace(task, emit=lines.append)
         try:
             result = run_alone(quiet) if task.settings.solver == "lbfgs" else self._worker.park(quiet)
         finally:
-            # All at once: lines of a hundred members by turns would tell nothing.
+            # All lines at once: mixed lines of a hundred members would be unreadable.
             for line in lines:
                 task.emit(line)
         if result.status is Status.INTERRUPTED:
@@ -70,20 +71,20 @@ class _Gathering:
         return result
 
     def surroundings(self) -> Surroundings:
-        """Return all that code of the call's may have set."""
+        """Return the environment that the code of the call may have set."""
         return Ambient.now()
 
     def held(self, X: Any, given: Any) -> Any:
-        """Return X, as a fit that waits for others may hold it: what it was made of may change in the meantime."""
+        """Return X in memory that cannot change while the fit waits for others; see `_held`."""
         return _held(X, given)
 
     def held_as_given(self, values: Any) -> Any:
-        """Return what a caller has given, as `held` does, in the form in which it was given."""
+        """Return the caller's values, in their original form, in memory that cannot change while the fit waits."""
         return _held_as_given(values)
 
 
 def _gathered(function: Callable[[], Any]) -> Any:
-    """Call a function, in a worker, whose fits are gathered."""
+    """Call a function in a worker and gather its fits."""
     worker = current_worker()
     assert worker is not None
     gathering.set(_Gathering(worker))  # in the worker's own context
@@ -91,10 +92,10 @@ def _gathered(function: Callable[[], Any]) -> Any:
 
 
 def _held(X: Any, given: Any) -> Any:
-    """Return X, as a fit that waits for others may hold it: what it was made of may change in the meantime.
+    """Return X in memory that cannot change while the fit waits: the caller may change the `given` arrays.
 
-    An equal input that a neighbour holds already, as many candidates see the same fold; else a copy, unless X shares no
-    memory with what the caller has `given`.
+    If another waiting fit holds an equal input, return that one: many candidates use the same fold. Otherwise return a
+    copy, or X itself if it shares no memory with `given`.
     """
     parts = _parts(X)
     key = (X.shape, *((part.dtype, zlib.crc32(part.data)) for part in parts))
@@ -103,13 +104,13 @@ def _held(X: Any, given: Any) -> Any:
     if known is None or not all(map(np.array_equal, parts, _parts(known))):
         known = X.copy() if _may_share_memory(X, given) else X
         for gone in [key for key, reference in list(_inputs.items()) if reference() is None]:
-            _inputs.pop(gone, None)  # another thread may have done it
+            _inputs.pop(gone, None)  # another thread may have removed it
         _inputs[key] = ref(known)
     return known
 
 
 def _held_as_given(values: Any) -> Any:
-    """Return what a caller has given, as `_held` does, in the form in which it was given."""
+    """Return the caller's values, in their original form, in memory that cannot change; see `_held`."""
     if values is None:
         return values
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
@@ -123,7 +124,7 @@ def _parts(X: Any) -> list[np.ndarray]:
 
 
 def _may_share_memory(X: Any, given: Any) -> bool:
-    """Whether a change to what was given may change X."""
+    """Whether a change of `given` may change X."""
     if isinstance(given, np.ndarray):
         return np.may_share_memory(X, given)
     if sp.issparse(given) and given.format == "csr":
@@ -131,27 +132,27 @@ def _may_share_memory(X: Any, given: Any) -> bool:
     return not isinstance(given, list)
 
 
-# Inputs of fits in waiting, by shape and checksum; each goes when the last fit has let go of it. Not a
-# WeakValueDictionary: Python swallows an interrupt that comes while its callbacks run.
+# Inputs of waiting fits, by shape and checksum. An entry becomes free when the last fit has released the input. This is
+# no WeakValueDictionary, because Python ignores an interrupt that comes while the callbacks of such a dictionary run.
 _inputs: dict[Hashable, ref[Any]] = {}
 
 
 class _Session:
-    """One `Parallel` under way, and the worker that began it, if it is one within a call."""
+    """One running `Parallel`, and the worker that started it, if it was started within a call."""
 
     def __init__(self, hub: Hub, worker: Worker | None) -> None:
         self.hub, self.worker = hub, worker
 
     def cancel(self) -> None:
-        """Cancel all calls of it."""
+        """Cancel all its calls."""
         self.hub.cancel(self)
 
 
 class _OfThread(threading.local):
-    """What a backend has to remember of one thread.
+    """The state of a backend in one thread.
 
-    Its `Parallel`s end in the order opposite to that in which they begin: a scorer, a callback or a generator of tasks
-    may begin another one while one is under way.
+    A scorer, a callback or a generator of tasks may start a `Parallel` while another one is running. They end in the
+    reverse order of their start.
     """
 
     def __init__(self) -> None:
@@ -162,12 +163,13 @@ class _OfThread(threading.local):
 class StackingBackend(ParallelBackendBase):
     """Run the calls of `joblib.Parallel` in the caller's thread, and their trainings as stacks.
 
-    `joblib.parallel_config("sk_mlp")` puts it in force, for scikit-learn's searches and meta-estimators and for
-    `joblib.Parallel` itself. `n_jobs` bounds how many trainings wait for each other; -1, the default, leaves the bound
-    to memory.
+    `joblib.parallel_config("sk_mlp")` activates it, for scikit-learn's searches and meta-estimators and for
+    `joblib.Parallel` itself. `n_jobs` is the maximum number of trainings that wait for each other; with -1, the
+    default, the memory sets the maximum.
     """
 
-    supports_retrieve_callback: ClassVar[bool] = False  # joblib then asks in the caller's thread, where stacks train
+    # False: joblib then asks for results in the caller's thread, where stacks train.
+    supports_retrieve_callback: ClassVar[bool] = False
     supports_sharedmem: ClassVar[bool] = True
     uses_threads: ClassVar[bool] = True
     default_n_jobs: ClassVar[int] = -1
@@ -177,7 +179,7 @@ class StackingBackend(ParallelBackendBase):
         self._own = _OfThread()  # one configuration may serve several threads
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many trainings may wait for each other. Each `Parallel` asks before it starts."""
+        """Return how many trainings may wait for each other; joblib calls this before it starts a `Parallel`."""
         if n_jobs == 0:
             raise ValueError("n_jobs must not be 0 for the backend 'sk_mlp', got 0")
         self._own.n_jobs = n_jobs if n_jobs is not None and n_jobs > 0 else _MOST_MEMBERS
@@ -189,45 +191,45 @@ class StackingBackend(ParallelBackendBase):
         return self.effective_n_jobs(n_jobs)
 
     def start_call(self) -> None:
-        """Begin a `Parallel`: join the calls that are taking turns in this thread, or be the first."""
+        """Begin a `Parallel`: use the hub of the calls that run in this thread, or make the first one."""
         worker = current_worker()
         budget = int(min(_BUDGET, _FREE_SHARE * free_memory()))
         hub = worker.hub if worker else Hub(_train_stacks, _weigh, self._own.n_jobs, budget)
         self._own.sessions.append(_Session(hub, worker))
 
     def stop_call(self) -> None:
-        """Let go of what the calls of the `Parallel` begun last have left."""
+        """Forget the `Parallel` that was started last."""
         self._own.sessions.pop()
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None) -> Call:
-        """Put a call in line."""
+        """Add a call to the queue."""
         session = self._own.sessions[-1]
         call = Call(partial(_gathered, func), callback or (lambda _: None), session, self.nesting_level, session.worker)
         session.hub.submit(call)
         return call
 
     def retrieve_result(self, out: Call, timeout: float | None = None) -> Any:
-        """Return a call's result when it is there; others have their turn until then."""
+        """Return the result of a call when it has ended; other calls run in the meantime."""
         self._own.sessions[-1].hub.wait_for(out)
         return _without(out.seconds_away, out.result())
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel all calls of the `Parallel` begun last."""
+        """Cancel all calls of the `Parallel` that was started last."""
         if self._own.sessions:
             self._own.sessions[-1].cancel()
 
     def get_nested_backend(self) -> tuple[ParallelBackendBase, int | None]:
-        """Return what serves calls within calls: the same, one level deeper."""
+        """Return the backend of nested calls: the same one, one level deeper."""
         return StackingBackend(nesting_level=self.nesting_level + 1), None
 
 
 def register() -> None:
-    """Tell joblib about the backend."""
+    """Register the backend with joblib."""
     joblib.register_parallel_backend("sk_mlp", StackingBackend)
 
 
 def _train_stacks(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
-    """Train tasks as stacks, in threads; return each one's result, or what its stack failed with, and its seconds."""
+    """Train tasks as stacks, in threads; return for each its result, or the error of its stack, and its seconds."""
     tasks = _with_own_generators(tasks)
     stacks = _stacks(tasks)
     apart = [members for members in stacks if _trains_in_a_thread(tasks[members[0]])]
@@ -244,9 +246,9 @@ def _train_stacks(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception,
 
 
 def _with_own_generators(tasks: Sequence[FitTask]) -> list[FitTask]:
-    """Return the tasks, those that share a generator each with one of its own, seeded by it in their order.
+    """Return the tasks; those that share a generator get one generator each, which the shared one seeds in task order.
 
-    Threads would draw from it in an order that changes from run to run.
+    Threads would draw from a shared generator in an order that changes from run to run.
     """
     uses = Counter(id(task.rng) for task in tasks if task.rng is not None)
     return [
@@ -257,20 +259,20 @@ def _with_own_generators(tasks: Sequence[FitTask]) -> list[FitTask]:
 
 
 def _trains_in_a_thread(task: FitTask) -> bool:
-    """Whether the task may train in a thread of its own."""
+    """Whether the task may train in a separate thread."""
     return has_free_threads(task.device) and not runs_user_code(task)
 
 
 def _train_on_one_thread(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
-    """Do as `_train_stack` does, without threads of PyTorch's."""
+    """Do the same as `_train_stack`, without PyTorch's own threads."""
     with threads(1):
         return _train_stack(tasks)
 
 
 def _train_stack(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, float]]:
-    """Train tasks as one stack; return each one's result, or what the stack failed with, and its share of the seconds.
+    """Train tasks as one stack; return for each its result, or the error of the stack, and its share of the seconds.
 
-    Raises KeyboardInterrupt if one came.
+    Raises KeyboardInterrupt if the training was interrupted.
     """
     start = perf_counter()
     try:
@@ -285,9 +287,9 @@ def _train_stack(tasks: Sequence[FitTask]) -> list[tuple[FitResult | Exception, 
 
 
 def _stacks(tasks: Sequence[FitTask]) -> list[list[int]]:
-    """Group tasks, by index, that can train together, into stacks that fit the cache of a processor.
+    """Return stacks, as lists of indices, of tasks that can train together and fit the cache of a processor.
 
-    How many there are depends on the tasks alone, so that results are the same for any number of processors.
+    The number of stacks depends only on the tasks, so that results are the same for any number of processors.
     """
     groups: dict[Hashable, list[int]] = {}
     for i, task in enumerate(tasks):
@@ -300,20 +302,21 @@ def _stacks(tasks: Sequence[FitTask]) -> list[list[int]]:
 
 
 def _n_stacks(task: FitTask, n: int) -> int:
-    """Return how many stacks to make of `n` tasks like this one."""
+    """Return the number of stacks for `n` tasks like this one."""
     most_bytes = stack_bytes(task.device)
     most = max(1, most_bytes // member_bytes(task))
     if not _trains_in_a_thread(task):
         return -(-n // most)
     n_stacks = -(-n // min(_MOST_IN_A_STACK, most))
-    # More where each is still worth a thread, and an even number: many machines have two processors, or four.
+    # More stacks if each is still large enough for a thread, and an even number: many machines have two or four
+    # processors.
     worth_a_thread = n * member_bytes(task) // (most_bytes // _FEW_STACKS)
     n_stacks = max(n_stacks, min(n, _FEW_STACKS, worth_a_thread))
     return n_stacks + n_stacks % 2 if 1 < n_stacks < n else n_stacks
 
 
 def _weigh(task: FitTask) -> int:
-    """Return roughly how many bytes a fit in waiting holds, and needs when it trains."""
+    """Return about how many bytes a waiting fit holds and its training needs."""
     tables = [task.table] if task.validation is None else [task.table, task.validation.table]
     inputs = {id(table.X): table.X for table in tables}.values()
     n_bytes = sum(X.data.nbytes + X.indices.nbytes if sp.issparse(X) else X.nbytes for X in inputs)
@@ -321,7 +324,7 @@ def _weigh(task: FitTask) -> int:
 
 
 def _without(seconds: float, result: Any) -> Any:
-    """Take the time that a call was away out of the `fit_time` that scikit-learn's cross-validation reports."""
+    """Subtract the seconds in which a call did not run from the `fit_time` of scikit-learn's cross-validation."""
     for report in result if isinstance(result, list) else []:
         if isinstance(report, dict) and isinstance(report.get("fit_time"), float):
             report["fit_time"] = max(0.0, report["fit_time"] - seconds)

@@ -1,7 +1,7 @@
-"""An estimator's attributes as a whole: a fit works on a twin, and the estimator becomes it at once, or not at all.
+"""The attributes of an estimator as a whole: a fit changes a twin, and the estimator gets all changes at once, or none.
 
-So predictions in other threads see the state before a fit or after it, never one between; and whatever fails, fails on
-the twin.
+Predictions in other threads therefore see the state before a fit or after it, never a state between. A fit that fails
+leaves the estimator as it was.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ E = TypeVar("E")
 
 
 class OfProgress:
-    """An attribute that is worked out from an estimator's progress when it is asked for; what is assigned comes first.
+    """An attribute that is computed from an estimator's progress at each access; an assigned value has precedence.
 
-    Written out at each call of `partial_fit`, a curve would take longer with each.
+    If each call of `partial_fit` stored the whole curve, each call would take longer than the one before.
     """
 
     def __init__(self, value: Callable[[Any], Any]) -> None:
@@ -34,16 +34,16 @@ class OfProgress:
 
 
 def twin_of(estimator: E, **others: Any) -> E:
-    """Return another estimator with the same attributes, but for `others`; no array is copied."""
+    """Return another estimator with the same attributes, except `others`; no array is copied."""
     twin = object.__new__(type(estimator))
     twin.__dict__.update({**vars(estimator), **others})
     return twin
 
 
 def as_it_is(estimator: E) -> E:
-    """Return an estimator with the attributes of now, whatever fits in other threads come to.
+    """Return an estimator with the current attributes, which fits in other threads do not change.
 
-    A fit puts a new dictionary in the place of this one; `twin_of` would take longer.
+    A fit replaces the dictionary of attributes by a new one, so no copy is needed; `twin_of` would take longer.
     """
     view = object.__new__(type(estimator))
     view.__dict__ = estimator.__dict__
@@ -57,9 +57,9 @@ def changes(before: Mapping[str, Any], twin: object) -> dict[str, Any]:
 
 @contextmanager
 def becoming(estimator: object, twin: object, before: Mapping[str, Any]) -> Iterator[None]:
-    """Take over what has become of a twin that began as `before`; be again what it was if what follows fails.
+    """Give the estimator the attributes of a twin that began with `before`; restore the old ones if the block fails.
 
-    What callbacks have set on the estimator before that stays.
+    Attributes that callbacks have set on the estimator in the meantime remain.
     """
     own = estimator.__dict__
     new = {**own, **changes(before, twin)}

@@ -1,4 +1,4 @@
-"""`BaseMLPTorch`: parameters and data to a `FitTask`, a `FitResult` to fitted attributes, and rows to predictions."""
+"""`BaseMLPTorch`, the base class of both estimators: parameters, fitted attributes and predictions."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _STORED = ("_network", "_labels", "_progress", "_optimizer_state", "_scoring", "
 
 
 def has_partial_fit(estimator: BaseMLPTorch) -> bool:
-    """Whether the solver takes one epoch at a time; raises AttributeError, as `available_if` has it, if not."""
+    """Whether the solver works in epochs; raises AttributeError if not, as `available_if` expects."""
     if estimator.solver == "lbfgs":
         raise AttributeError("partial_fit needs a solver that works in epochs, got solver='lbfgs'")
     return True
 
 
 class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
-    """What the classifier and the regressor share. Not for direct use."""
+    """Base class of the classifier and the regressor. Not for direct use."""
 
     _doc_link_module = "sk_mlp"
     _doc_link_template = "https://github.com/sk-mlp/sk-mlp/blob/main/docs/api.md#{anchor}"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
-    # Public attributes that a network's predictions need besides its weights.
+    # Public attributes that predictions need in addition to the weights.
     _needed: ClassVar[frozenset[str]] = frozenset({"n_features_in_", "n_outputs_", "out_activation_"})
 
-    # Parameters, as scikit-learn documents them for its MLPs, and ours.
+    # Parameters; the subclasses document them.
     hidden_layer_sizes: Any
     activation: Any
     solver: Any
@@ -84,12 +84,12 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     @property
     def module_(self) -> nn.Module:
-        """The network as a live `torch.nn.Sequential` of linear layers and activations, or what `module` builds.
+        """The network as a `torch.nn.Sequential` of linear layers and activations, or the module that `module` builds.
 
-        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. It lives on the CPU, in
-        evaluation mode, and shares the memory of `coefs_`, `intercepts_` and `module_state_`: training it further
-        changes predictions. (Read-only arrays, and assigned ones of another dtype, are copied.) Each access makes
-        another module over that same memory. Its `state_dict()` is contiguous, for which weights are copied.
+        Its output is the raw prediction (the logits of a classifier), `(n_samples, n_outputs)`. The module is on the
+        CPU, in evaluation mode, and shares the memory of `coefs_`, `intercepts_` and `module_state_`: training it
+        further changes predictions. (Read-only arrays, and assigned arrays of another dtype, are copied.) Each access
+        makes a new module over the same memory. Its `state_dict()` contains contiguous copies of the weights.
 
         Raises
         ------
@@ -108,10 +108,10 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     @property
     def history_(self) -> dict[str, np.ndarray]:
-        """What is known of each epoch, an array `(n_epochs,)` for each quantity.
+        """Values of each epoch, one array `(n_epochs,)` for each quantity.
 
-        'loss', 'validation_loss', 'validation_score', 'learning_rate', 'gradient_norm' and 'seconds'; NaN where there
-        is nothing to know. Warm starts and `partial_fit` extend it, as they do `loss_curve_`.
+        The quantities are 'loss', 'validation_loss', 'validation_score', 'learning_rate', 'gradient_norm' and
+        'seconds'; NaN where there is no value. Warm starts and `partial_fit` extend the arrays, like `loss_curve_`.
 
         Raises
         ------
@@ -122,24 +122,27 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         return self._history().arrays()
 
     def _where_validated(self, name: str) -> list[float] | None:
-        """Return what the last fit knows of the epochs that had rows to validate on; None if it had none."""
+        """Return the values of the epochs that had rows to validate on; None if the last fit had no such rows."""
         return self._history().where_scored(name) if self._has_validation else None
 
     def _history(self) -> History:
-        """Return what is known of each epoch; of none where attributes were set by hand."""
+        """Return the history of all epochs; an empty one if a user has set the attributes without a fit."""
         return History.of(self._progress["history"]) if "_progress" in vars(self) else History()
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
-        """Return what completes the documentation link in the HTML representation."""
+        """Return the anchor that completes the documentation link in the HTML representation."""
         return {"anchor": type(self).__name__.lower()}
 
     @abstractmethod
     def _read_y(self, y: Any) -> Any:
-        """Return labels or values in a form that a codec takes."""
+        """Return the labels or values in a form that a codec accepts."""
 
     @abstractmethod
     def _codec_for(self, y: Any, mode: FitMode) -> Codec:
-        """Return the codec for `y` as it was read; where training goes on, the fitted one, if it fits."""
+        """Return the codec for `y`, which `_read_y` has read; if training continues, the fitted one.
+
+        Raises ValueError if `y` does not fit the fitted codec.
+        """
 
     @abstractmethod
     def _fitted_codec(self) -> Codec:
@@ -147,17 +150,17 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _objective(self, codec: Codec) -> Objective:
-        """Return the objective of the task that y has set."""
+        """Return the objective for the kind of `y` that the codec describes."""
 
     def _weighing(
         self, codec: Codec, target: np.ndarray, weight: np.ndarray | None, mode: FitMode
     ) -> Callable[..., Scaled | None]:
-        """Return what maps a target and its rows' weights to the weights that count."""
+        """Return a function from a target and its sample weights to the weights that training uses."""
         return lambda target, weight: None if weight is None else Scaled.of(weight)
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
-        """Return the names of all parameters, looked up once a class: a search asks several times a fit."""
+        """Return the names of all parameters, from a cache: a search calls this several times for each fit."""
         return list(_parameter_names(cls, cls.__init__))
 
     @property
@@ -165,7 +168,7 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         return PRECISIONS[self.dtype]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles hold: not a fit under way, of which callbacks are handed copies."""
+        """Return the state for pickles and for copies, such as callbacks get, without attributes of a running fit."""
         state = {name: value for name, value in super().__getstate__().items() if name not in OF_A_FIT_UNDER_WAY}
         private = {name: state.pop(name) for name in _STORED if name in state}
         if "_progress" in private:
@@ -173,18 +176,18 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         return {**state, "_stored": store(private)} if private else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what `__getstate__` has returned. Raises ValueError for what a later version has stored."""
+        """Set the state that `__getstate__` has returned. Raises ValueError if a later version has stored it."""
         public = {name: value for name, value in state.items() if name != "_stored"}
         super().__setstate__({**public, **restore(state["_stored"])} if "_stored" in state else public)
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Whether there is a network to predict and to go on with, fitted or made by setting public attributes."""
+        """Whether there is a network for predictions, from a fit or from public attributes that a user has set."""
         own = vars(self).keys()
         of_layers = {"coefs_", "intercepts_"} if self.module is None else {"module_state_"}
         return own >= self._needed and ("_network" in own or own >= of_layers)
 
     def _require_fitted(self) -> None:
-        """Raise NotFittedError unless there is a network; with the attributes that would complete one set by hand."""
+        """Raise NotFittedError unless there is a network; name the missing attributes if a user has set some."""
         if self.__sklearn_is_fitted__():
             return
         missing = sorted(self._needed - vars(self).keys())
@@ -195,13 +198,13 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
         check_is_fitted(self)  # raises
 
     def _validate_params(self) -> None:
-        """Raise scikit-learn's error for the first parameter with a value that it may not have."""
+        """Raise scikit-learn's error for the first parameter with an invalid value."""
         if not are_allowed(self, self._parameter_constraints):
             with hint_for(self):
                 super()._validate_params()
 
     def _check_what_predictions_read(self) -> None:
-        """Raise the same for the parameters that predictions read: `set_params` may have changed them since the fit."""
+        """Raise the same error for the parameters that predictions read; `set_params` may have changed them."""
         if not isinstance(self.device, str) or not isinstance(self.dtype, str) or self.dtype not in PRECISIONS:
             super()._validate_params()
 
@@ -221,6 +224,9 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
 
 @lru_cache(maxsize=64)
 def _parameter_names(cls: type[BaseMLPTorch], _: Callable[..., None]) -> list[str]:
-    """Return what scikit-learn finds in the signature of a class; another `__init__` is another question."""
+    """Return the parameter names that scikit-learn finds in the signature of a class.
+
+    The second argument is the `__init__`; it makes the cache notice that it was replaced.
+    """
     names: list[str] = BaseEstimator._get_param_names.__func__(cls)
     return names

@@ -1,7 +1,7 @@
-"""Whether a fit was of any use: its network against the best constant prediction, and where it lost, the likely cause.
+"""Checks whether a network is better than the best constant prediction, and finds the likely cause if it is not.
 
-It looks at a fit that has ended, and at some of its rows. A fit that went well is known by its last loss, and costs no
-more than a few steps.
+The check uses the result of a fit and some of its rows. A good fit is recognized by its last loss; the check then takes
+no longer than a few training steps.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from sk_mlp._compute.intra_op import threads
 from sk_mlp._network.batch import values_in_a_row
 from sk_mlp._training.task import FitResult, FitTask, Status, Table
 
-_SOME_ROWS, _MANY_ROWS = 2000, 100_000  # to look at; more of them where some do not decide
-_MOST_VALUES = 2**20  # of features and raw predictions
-_CLEARLY = 0.1  # a loss that is below the constant's by this share, over a whole epoch, needs no closer look
-_BARELY = 1e-4  # share of the constant's loss by which the network's has to be below it
-_SURELY = 3.0  # standard errors of a difference between two losses
-_UNMOVED = 1e-3  # a loss that changes by less than this share from the first epoch to the last
-_IN_PLACE = 1e-4  # share of their length by which the weights of a training have moved at least
-_RISEN = 0.1  # share by which a loss is larger in the end, and not by chance
-_FAR_FROM_ONE = 105.0  # a scale, or the inverse of one: a hundred, and a little, as data around a hundred scatter
-_MANY = 0.5  # of a layer's units
-_STRONG = 0.1  # a penalty that is this large beside the weights of a batch, or a decay of coefs in one step
-_CUT = 1e3  # a gradient that is so many times longer than it may be
-_NEXT_TO_NOTHING = 1e-5  # of the weight of all rows
-_FEW_ROWS = 100  # that tell a network from a constant by luck
-_FEW_EPOCHS = 5  # that a user has set, and expects nothing of
+_SOME_ROWS, _MANY_ROWS = 2000, 100_000  # rows to predict; many if some do not decide
+_MOST_VALUES = 2**20  # maximum number of features and raw predictions
+_CLEARLY = 0.1  # if the loss of the kept epoch is below that of the constant by this fraction, the fit is good
+_BARELY = 1e-4  # minimum fraction by which the network's loss must be below that of the constant
+_SURELY = 3.0  # in standard errors of a difference between two losses
+_UNMOVED = 1e-3  # a loss did not move if it changed by less than this fraction from the first epoch to the last
+_IN_PLACE = 1e-4  # weights have moved if they changed by more than this fraction of their norm
+_RISEN = 0.1  # a loss has risen if it is larger at the end by this fraction, which is not by chance
+_FAR_FROM_ONE = 105.0  # a scale far from one, or its inverse; a little above 100, because data near 100 scatter
+_MANY = 0.5  # fraction of the units of a layer
+_STRONG = 0.1  # a penalty is strong if it is this large relative to the weight of a batch; also a decay in one step
+_CUT = 1e3  # a gradient is cut if it is this many times longer than max_grad_norm
+_NEXT_TO_NOTHING = 1e-5  # fraction of the weight of all rows
+_FEW_ROWS = 100  # with so few rows, a constant may be as good as the network by luck
+_FEW_EPOCHS = 5  # with fewer epochs, a user expects no good fit
 _USUAL_TOL = 1e-4
 
 _ENDED = {Status.CONVERGED, Status.NO_BETTER_SCORE, Status.LBFGS_DONE}
@@ -45,15 +45,15 @@ _UNKNOWN = (
 
 
 class Fitted(NamedTuple):
-    """How to look at a fitted network."""
+    """Access to a fitted network."""
 
-    raw_predictions: Callable[[Any], np.ndarray]  # (n, n_raw) float64, for rows like those of the task
-    module: Callable[[], nn.Module] | None  # makes the network, if it is a sequence of layers built here
+    raw_predictions: Callable[[Any], np.ndarray]  # from rows like those of the task to (n, n_raw) float64
+    module: Callable[[], nn.Module] | None  # makes the network; None for a user-defined `module`
     feature_names: Sequence[str]
 
 
 def doubts(task: FitTask, result: FitResult, fitted: Fitted) -> str | None:
-    """Say why a network is of no use, and what may help; None where nothing is wrong."""
+    """Return a text that says why a network is not useful, and what may help; None if nothing is wrong."""
     is_barely_begun = result.status in _CUT_SHORT and result.n_iter < _FEW_EPOCHS
     if result.status not in _ENDED | _CUT_SHORT or is_barely_begun:
         return None
@@ -69,13 +69,13 @@ def doubts(task: FitTask, result: FitResult, fitted: Fitted) -> str | None:
 
 
 def far_scales(task: FitTask, feature_names: Sequence[str]) -> list[str]:
-    """Say which features and targets of a task are of a scale far from one."""
+    """Return texts that say which features and targets of a task have a scale far from one."""
     sample = _Sample.of(task, _SOME_ROWS)
     return list(_far_scales(task, sample.table.X[sample.rows], feature_names))
 
 
 def _verdict(task: FitTask, result: FitResult, fitted: Fitted, unmoved: str | None, blind: str | None) -> str | None:
-    """Compare a network with a constant, and name what is known and other causes if it is no better."""
+    """Compare a network with a constant. Return a text with the likely causes if it is no better, else None."""
     sample, look = _closer_look(task, fitted)
     lead = _stand_still(result, look.raw) if look.constant is None else look.lead
     if lead is None or (_is_constant(task.table) and _is_near(sample.target, look.raw)):
@@ -86,7 +86,7 @@ def _verdict(task: FitTask, result: FitResult, fitted: Fitted, unmoved: str | No
         causes += _failures(task, result, sample, look, fitted.module, is_explained=bool(scales))
     is_unfinished = result.status in _CUT_SHORT or task.settings.tol > _USUAL_TOL
     if not causes and (is_unfinished or len(task.table.rows) <= _FEW_ROWS):
-        return None  # more epochs may be all it takes: there is a warning of them, or a user has set their number
+        return None  # more epochs may suffice; another warning says so, or the user has chosen the number of epochs
     return " ".join([lead, *(causes or [_UNKNOWN])])
 
 
@@ -100,7 +100,7 @@ class _Sample(NamedTuple):
 
     @classmethod
     def of(cls, task: FitTask, most: int) -> _Sample:
-        """Return all rows that are trained on, or at most so many of them."""
+        """Return at most `most` of the rows that are trained on."""
         table, rows = task.table, _some(task.table, most)
         weight = _weight_of(table, rows)
         target = torch.from_numpy(table.target[rows].T.copy()).unsqueeze(0)
@@ -114,16 +114,16 @@ class _Sample(NamedTuple):
 
 
 def _is_constant(table: Table) -> bool:
-    """Whether there is nothing to learn: one target has all the weight, or next to all of it."""
+    """Whether there is nothing to learn: one target has all or almost all of the weight."""
     target, weight = table.target[table.rows], _weight_of(table, table.rows)
     others = weight[(target != target[weight.argmax()]).any(1)]
     return bool(others.sum() <= _NEXT_TO_NOTHING * weight.sum())
 
 
 def _some(table: Table, most: int) -> np.ndarray:
-    """Return the rows that weigh anything, or so many of them.
+    """Return at most `most` of the rows with a weight above 0.
 
-    They are drawn by a generator of our own: nothing is drawn from a user's.
+    A separate generator draws them, so that nothing is drawn from the user's generator.
     """
     rows = table.rows if table.sample_weight is None else table.rows[table.sample_weight[table.rows] > 0]
     if len(rows) <= most:
@@ -137,17 +137,17 @@ def _weight_of(table: Table, rows: np.ndarray) -> np.ndarray:
 
 
 def _constant_loss(task: FitTask) -> float | None:
-    """Return the loss of the best constant prediction on some rows, if that is known."""
+    """Return the loss of the best constant prediction on some rows; None if it is not known."""
     table, rows = task.table, _some(task.table, _SOME_ROWS)
     return task.objective.constant_loss(table.target[rows], _weight_of(table, rows), task.network.n_outputs)
 
 
 class _Look(NamedTuple):
-    """A network's raw predictions `(n, n_raw)` for rows X, and its loss and the best constant's there, if known."""
+    """Raw predictions `(n, n_raw)` of a network for rows X, its loss, and the loss of the best constant, if known."""
 
     X: Any
     raw: np.ndarray
-    share: str  # of the training rows, in words
+    share: str  # which training rows these are, in words
     loss: float
     constant: float | None
     error: float  # standard error of the difference
@@ -157,7 +157,7 @@ class _Look(NamedTuple):
         """Predict a sample."""
         X = sample.table.X[sample.rows]
         raw = fitted.raw_predictions(X)
-        known = _Sample.of(task, _MANY_ROWS)  # of thousands of classes, some rows do not show the shares
+        known = _Sample.of(task, _MANY_ROWS)  # many rows: a few do not show the frequencies of thousands of classes
         constant = task.objective.constant(known.target, known.weight, raw.shape[1])
         if constant is None:
             return cls(X, raw, "", np.nan, None, 0.0)
@@ -172,12 +172,12 @@ class _Look(NamedTuple):
 
     @property
     def is_undecided(self) -> bool:
-        """Whether other rows might show another winner."""
+        """Whether other rows might give the opposite result."""
         return self.constant is not None and abs(self.loss - self.constant) <= _SURELY * self.error
 
     @property
     def lead(self) -> str | None:
-        """Say that the network is no better than a constant; None if it is."""
+        """Return a text that says that the network is no better than a constant; None if it is better."""
         assert self.constant is not None
         if self.loss < self.constant - _BARELY * abs(self.constant):
             return None
@@ -188,7 +188,7 @@ class _Look(NamedTuple):
 
 
 def _closer_look(task: FitTask, fitted: Fitted) -> tuple[_Sample, _Look]:
-    """Predict some rows, and many where those do not decide."""
+    """Predict some rows, and many rows if some do not decide."""
     for most in (_SOME_ROWS, _MANY_ROWS):
         most = max(1, min(most, _MOST_VALUES // (values_in_a_row(task.table.X) + task.network.n_outputs)))
         sample = _Sample.of(task, most)
@@ -199,7 +199,7 @@ def _closer_look(task: FitTask, fitted: Fitted) -> tuple[_Sample, _Look]:
 
 
 def _kept_epoch(task: FitTask, result: FitResult) -> int:
-    """Return the index of the epoch whose weights were kept, of those of this fit."""
+    """Return the index, among the epochs of this fit, of the epoch whose weights were kept."""
     if task.settings.early_stopping and task.validation is not None:
         return int(result.progress.history.last("validation_score", result.n_iter).argmax())
     return result.n_iter - 1
@@ -218,13 +218,13 @@ def _goes_on(result: FitResult) -> bool:
 
 
 def _unmoved_weights(task: FitTask, result: FitResult) -> str | None:
-    """Say that the weights are about where they began, whatever that is worth, and what may move them."""
+    """Return a text that says that the weights have hardly changed, and what may help; None if they have changed."""
     before, now = task.parameters, result.state.parameters
     moved, length = float(np.linalg.norm(now - before)), float(np.linalg.norm(before))
     if moved > _IN_PLACE * length or result.n_iter < _FEW_EPOCHS or task.settings.solver == "lbfgs":
         return None
     if task.settings.max_grad_norm is not None or _goes_on(result):
-        return None  # which may be why, and a trained network need not move
+        return None  # clipped gradients may be the reason; and a network that was already trained need not change
     share = moved / length if length else 0.0
     losses = result.progress.history.last("loss", result.n_iter)
     return (
@@ -234,7 +234,7 @@ def _unmoved_weights(task: FitTask, result: FitResult) -> str | None:
 
 
 def _stand_still(result: FitResult, raw: np.ndarray) -> str | None:
-    """Say that a network predicts one value for all rows, or that its loss has not become smaller."""
+    """Return a text that says that all predictions are equal, or that the loss has not decreased; None otherwise."""
     losses = result.progress.history.last("loss", result.n_iter)
     if (raw == raw[:1]).all():
         return "The network predicts the same for every row."
@@ -244,9 +244,10 @@ def _stand_still(result: FitResult, raw: np.ndarray) -> str | None:
 
 
 def _blind_score(task: FitTask, result: FitResult) -> str | None:
-    """Say that early stopping went by a score that was the same after each epoch.
+    """Return a text that says that early stopping monitored a score that was the same after each epoch.
 
-    None where that is as it should be: the score is perfect, a trained network goes on, or there is nothing to learn.
+    None if the score has changed, or if a constant score is normal: it is perfect, the network was already trained, or
+    there is nothing to learn.
     """
     validation = task.validation
     if validation is None or validation.by_loss or result.status is not Status.NO_BETTER_SCORE or _goes_on(result):
@@ -274,7 +275,7 @@ def _has_one_target(table: Table) -> bool:
 
 
 def _far_scales(task: FitTask, X: Any, names: Sequence[str]) -> Iterator[str]:
-    """Say which features and targets are of a scale far from one."""
+    """Yield texts that say which features and targets have a scale far from one."""
     scaling = f"scale X, with {'MaxAbsScaler' if sp.issparse(X) else 'StandardScaler'}() before the network"
     sizes, largest = _sizes_of_columns(X)
     j = int(sizes.argmax())
@@ -297,7 +298,7 @@ def _sizes_of_columns(X: Any) -> tuple[np.ndarray, float]:
     largest = float(abs(X).max())
     if largest == 0 or X.shape[1] == 0:
         return np.zeros(max(1, X.shape[1])), 0.0
-    shares = X.astype(float) / largest  # whose squares do not overflow
+    shares = X.astype(float) / largest  # the squares of these do not overflow
     squares = shares.multiply(shares) if sp.issparse(X) else np.square(shares)
     return largest * np.sqrt(np.asarray(squares.mean(axis=0)).ravel()), largest
 
@@ -311,12 +312,12 @@ def _size_of_target(task: FitTask) -> float:
 
 
 def _size_of_values(task: FitTask) -> float:
-    """Return the size of targets that the network gives itself; 0 where it gives something else, such as logarithms."""
+    """Return the size of the target; 0 if raw predictions are not values of the target but, for example, logarithms."""
     return _size_of_target(task) if task.objective.out_activation == "identity" else 0.0
 
 
 def _is_near(target: Tensor, raw: np.ndarray) -> bool:
-    """Whether predictions are within a tenth of targets that are all one."""
+    """Whether predictions are within a tenth of the targets, which are all equal."""
     targets = target[0].numpy().T
     return bool((np.abs(raw[:, : targets.shape[1]] - targets) <= _CLEARLY * np.abs(targets)).all())
 
@@ -330,7 +331,7 @@ def _failures(
     *,
     is_explained: bool,
 ) -> Iterator[str]:
-    """Say what went wrong in training; the learning rate is to blame only where no other cause is known."""
+    """Yield texts of what went wrong in training; they blame the learning rate only if no other cause is known."""
     by_options = list(_strong_options(task, result, sample))
     if by_options:
         yield from by_options
@@ -358,12 +359,12 @@ def _failures(
 
 
 def _goes_by_a_score(task: FitTask) -> bool:
-    """Whether a score, and not the loss, says which epoch is the best, where that is not a matter of a few rows."""
+    """Whether a score, and not the loss, decides which epoch is the best, and there are more than a few rows."""
     return task.validation is not None and not task.validation.by_loss and len(task.table.rows) > _FEW_ROWS
 
 
 def _strong_options(task: FitTask, result: FitResult, sample: _Sample) -> Iterator[str]:
-    """Say which options keep a network from learning."""
+    """Yield texts that say which options keep a network from learning."""
     settings, table = task.settings, task.table
     in_a_batch = settings.batch_size * sample.weight.mean().item()
     if settings.alpha > _STRONG * in_a_batch:
@@ -380,9 +381,9 @@ def _strong_options(task: FitTask, result: FitResult, sample: _Sample) -> Iterat
 
 @torch.no_grad()
 def _idle_units(module: nn.Module, X: Any) -> str | None:
-    """Say in which hidden layer many units give about one value for all rows; None if in no layer.
+    """Return a text that names a hidden layer in which many units give about one value for all rows; None if none does.
 
-    With a place for what is said of a learning rate that is too large.
+    The text has a placeholder `{too_large}` for a remark on the learning rate.
     """
     for i, values in enumerate(_hidden_values(module, X), start=1):
         n, first = values.shape[1], values[0]
@@ -404,7 +405,7 @@ def _idle_units(module: nn.Module, X: Any) -> str | None:
 
 
 def _hidden_values(module: nn.Module, X: Any) -> Iterator[Tensor]:
-    """Yield the values `(n, units)` that each linear layer but the first is given."""
+    """Yield the inputs `(n, units)` of each linear layer except the first."""
     first, *layers = module.children()
     assert isinstance(first, nn.Linear)
     values = torch.from_numpy(X @ first.weight.numpy().T) + first.bias

@@ -1,4 +1,4 @@
-"""scikit-learn's callback protocol: what a fit tells callbacks, worked out only for those that ask.
+"""scikit-learn's callback protocol. Values for callbacks are computed only if a callback asks for them.
 
 A fit is a task whose subtasks are its epochs (iterations with L-BFGS). See
 https://scikit-learn.org/stable/developers/callbacks.html for the protocol.
@@ -20,7 +20,7 @@ from .sklearn_private import begin_fit_of_callbacks, has_callbacks
 class Callbacks:
     """The callbacks of one fit, called in the user's surroundings.
 
-    `fitted` maps what has come of a training to the attributes that make an estimator of it.
+    `fitted` maps the result of a training so far to the attributes of a fitted estimator.
     """
 
     def __init__(self, estimator: BaseEstimator, users: Surroundings, X: Any, y: Any, sample_weight: Any) -> None:
@@ -32,7 +32,7 @@ class Callbacks:
         self.fitted: Callable[[FitResult], dict[str, Any]] = lambda result: {}
 
     def begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
-        """Tell that an epoch begins."""
+        """Tell the callbacks that an epoch begins."""
         called_in(self._users, self._begin_epoch)(so_far)
 
     def _begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
@@ -40,18 +40,18 @@ class Callbacks:
         self._epoch.call_on_fit_task_begin(**self._values, reconstruction_attributes=lambda: self.fitted(so_far()))
 
     def end_epoch(self, so_far: Callable[[], FitResult]) -> bool:
-        """Tell that it has ended; return whether a callback wants training to end."""
+        """Tell the callbacks that the epoch has ended, and return True if one of them stops the training."""
         is_wanted: bool = called_in(self._users, self._epoch.call_on_fit_task_end)(
             **self._values, reconstruction_attributes=lambda: self.fitted(so_far())
         )
         return is_wanted
 
     def end_fit(self, result: FitResult) -> None:
-        """Tell that the fit has ended."""
+        """Tell the callbacks that the fit has ended."""
         with self._users.installed():
             self._fit.call_on_fit_task_end(**self._values, reconstruction_attributes=lambda: self.fitted(result))
 
 
 def callbacks_of(estimator: BaseEstimator, users: Surroundings, X: Any, y: Any, sample_weight: Any) -> Callbacks | None:
-    """Return what tells the estimator's callbacks of a fit that begins; None if it has none."""
+    """Return the callbacks of a fit that begins; None if the estimator has none."""
     return Callbacks(estimator, users, X, y, sample_weight) if has_callbacks(estimator) else None

@@ -1,4 +1,4 @@
-"""The network that an estimator's attributes describe, whether a fit or a user has set them, and its predictions."""
+"""The network that an estimator's attributes describe, set by a fit or by a user, and its predictions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def description_of(estimator: BaseMLPTorch, layer_sizes: tuple[int, ...]) -> dict[str, Any]:
-    """Return what describes the network that the parameters ask for."""
+    """Return the description of the network that the parameters ask for."""
     names = ("activation", "dropout", "normalization", "module")
     return {"layer_sizes": layer_sizes, **{name: getattr(estimator, name) for name in names}}
 
 
 def fitted_description(estimator: BaseMLPTorch) -> dict[str, Any]:
-    """Return what describes the fitted network; where attributes were set by hand, that is what the parameters say."""
+    """Return the description of the fitted network; that of the parameters if a user has set the attributes."""
     if "_network" in vars(estimator):
         return estimator._network
     n_raw = estimator._objective(estimator._fitted_codec()).n_raw
@@ -34,7 +34,7 @@ def fitted_description(estimator: BaseMLPTorch) -> dict[str, Any]:
 
 
 def fitted_sizes(estimator: BaseMLPTorch) -> tuple[int, ...]:
-    """Return the layer sizes of the network as it is, whoever has assigned its coefs."""
+    """Return the layer sizes of the current `coefs_`, which a user may have assigned."""
     description = fitted_description(estimator)
     fitted: tuple[int, ...] = description["layer_sizes"]
     if description["module"] is not None:
@@ -43,12 +43,12 @@ def fitted_sizes(estimator: BaseMLPTorch) -> tuple[int, ...]:
 
 
 def fitted_architecture(estimator: BaseMLPTorch) -> Architecture:
-    """Return the network that was fitted, whatever parameters were set since."""
+    """Return the fitted network, which does not depend on parameters that were set since the fit."""
     return Architecture({**fitted_description(estimator), "layer_sizes": fitted_sizes(estimator)})
 
 
 def fitted_weights(estimator: BaseMLPTorch) -> Weights:
-    """Return the fitted weights, as arrays that PyTorch takes even where a user has assigned others."""
+    """Return the fitted weights as arrays that PyTorch accepts, also if a user has assigned other arrays."""
     dtype = estimator._precision.array
     has_layers = fitted_description(estimator)["module"] is None
     return Weights(
@@ -59,7 +59,7 @@ def fitted_weights(estimator: BaseMLPTorch) -> Weights:
 
 
 def live_module(estimator: BaseMLPTorch) -> nn.Module:
-    """Return the fitted network as a module over the memory of the attributes, read-only ones copied."""
+    """Return the fitted network as a module over the memory of the attributes; read-only arrays are copied."""
     architecture, weights = fitted_architecture(estimator), fitted_weights(estimator)
     writable = Weights(
         [_writable(coef) for coef in weights.coefs],
@@ -70,7 +70,7 @@ def live_module(estimator: BaseMLPTorch) -> nn.Module:
 
 
 def predict_checked_rows(estimator: BaseMLPTorch, X: Any, finish: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Return `finish(raw)` for all rows of X, which have been checked; see `predict_rows`."""
+    """Return `finish(raw)` for all rows of the checked X; see `predict_rows`."""
     architecture, weights = fitted_architecture(estimator), fitted_weights(estimator)
     device = resolve_device(estimator.device, estimator.dtype)
     precision = architecture.precision(estimator.dtype, device, X.shape[0], weights.size)
@@ -79,7 +79,7 @@ def predict_checked_rows(estimator: BaseMLPTorch, X: Any, finish: Callable[[Tens
 
 
 def _of_dtype(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return an entry of a module's state, floats in `dtype`; the array itself where it already is."""
+    """Return an entry of a module's state, floats in `dtype`; the array itself if it already has this dtype."""
     return value.astype(dtype, copy=False) if value.dtype.kind == "f" else value
 
 

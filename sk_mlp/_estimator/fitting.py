@@ -1,4 +1,4 @@
-"""A fit from beginning to end: parameters and data to a `FitTask`, a `FitResult` to fitted attributes."""
+"""A fit from beginning to end: from parameters and data to a `FitTask`, from a `FitResult` to fitted attributes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _WARNINGS: dict[Status, type[Warning]] = {
     Status.LBFGS_STOPPED: ConvergenceWarning,
     Status.INTERRUPTED: UserWarning,
 }
-# Of a fit before: of another kind of network, or curves that a user has assigned.
+# Attributes of a previous fit to remove: of another kind of network, or curves that a user has assigned.
 _TO_FORGET = (
     "coefs_", "intercepts_", "n_layers_", "module_state_", "loss_curve_", "validation_scores_",
     "validation_loss_curve_",
@@ -56,10 +56,10 @@ _TO_FORGET = (
 
 
 def fit(estimator: E, train: Sample, validation: Sample, mode: FitMode) -> E:
-    """Train a twin, and take over what has become of it: all of it at once, or nothing."""
+    """Train a twin of the estimator, then copy all its attributes to the estimator; if anything fails, copy none."""
     users = run.surroundings()
     if mode.goes_on and mode.one_epoch:
-        estimator._validate_params()  # scikit-learn leaves that to the first call
+        estimator._validate_params()  # scikit-learn does this only in the first call
     callbacks = None if mode.one_epoch else callbacks_of(estimator, users, *train)
     before = dict(vars(estimator))
     with own_modes(), rewound_on_error(None if run.is_gathered() else estimator.random_state):
@@ -76,7 +76,7 @@ def fit(estimator: E, train: Sample, validation: Sample, mode: FitMode) -> E:
             if callbacks is not None:
                 callbacks.end_fit(result)
             for category, message in _warnings_of(estimator, task, result):
-                # Past this function, the estimator's and scikit-learn's wrapper around that, to the line of the user.
+                # The levels are this function, the estimator's method, scikit-learn's wrapper, and the user's line.
                 warnings.warn(message, category, stacklevel=4)
     return estimator
 
@@ -89,9 +89,9 @@ def task_of(
     callbacks: Callbacks | None = None,
     users: Surroundings | None = None,
 ) -> tuple[FitTask, Callable[[State], dict[str, Any]]]:
-    """Return the training that a call asks for, and what maps its states to fitted attributes.
+    """Return the task of a call, and a function from a state of the network to fitted attributes.
 
-    Reads and checks everything first. Then it draws, in scikit-learn's order: weights, and the split.
+    First it reads and checks everything. Then it draws the weights and the split, in scikit-learn's order.
     """
     users = users or run.surroundings()
     reading = read(estimator, train, validation, mode)
@@ -132,18 +132,18 @@ def task_of(
 def _randomness(
     estimator: BaseMLPTorch, reading: Reading, batch_size: int, mode: FitMode
 ) -> tuple[np.random.RandomState | None, int]:
-    """Return the generator of a fit, None if nothing is drawn from it, and the seed of what is random in a network."""
+    """Return the generator of a fit, or None if nothing is drawn from it, and the seed of random parts of a network."""
     is_random, n_rows = reading.architecture.is_random, len(reading.table.rows)
     shuffles = n_rows - reading.n_held_out > batch_size
     is_drawn_from = not mode.goes_on or is_random or reading.n_held_out > 0 or shuffles
     rng = generator_for(estimator.random_state, is_drawn_from=is_drawn_from)
-    # From a copy: nothing is drawn that scikit-learn does not draw.
+    # From a copy, because scikit-learn does not draw this number.
     seed = int(copy.deepcopy(rng).randint(2**31)) if rng is not None and is_random else 0
     return rng, seed
 
 
 def _earlier_progress(estimator: BaseMLPTorch, mode: FitMode, objective: Objective) -> Progress:
-    """Return the progress to go on from; a warm start takes a new optimizer, and with it the initial rate."""
+    """Return the progress to continue from; a warm start has a new optimizer, and therefore the initial rate."""
     if not mode.goes_on or not hasattr(estimator, "_progress"):
         return Progress()
     progress = Progress.of(estimator._progress)
@@ -153,7 +153,7 @@ def _earlier_progress(estimator: BaseMLPTorch, mode: FitMode, objective: Objecti
 
 
 def _scored_by(estimator: BaseMLPTorch, objective: Objective) -> Any:
-    """Return what makes validation scores ones that can be compared: the scorer, or parameters of the loss."""
+    """Return a key: validation scores can be compared if they have the same scorer, or the same loss and parameters."""
     if not goes_by_loss(estimator, objective):
         return estimator.scoring
     parameters = {name: value for name, value in vars(objective).items() if name not in ("function", "task")}
@@ -161,7 +161,7 @@ def _scored_by(estimator: BaseMLPTorch, objective: Objective) -> Any:
 
 
 def _current_weights(estimator: BaseMLPTorch, architecture: Architecture) -> Weights:
-    """Return the fitted weights, if they are of the network asked for."""
+    """Return the fitted weights. Raises ValueError if the parameters describe another network."""
     architecture.require_like(fitted_architecture(estimator))
     return fitted_weights(estimator)
 
@@ -181,7 +181,7 @@ def _attributes(
 def _record(
     twin: BaseMLPTorch, task: FitTask, result: FitResult, attributes: Callable[[State], dict[str, Any]]
 ) -> None:
-    """Set the fitted attributes: NumPy arrays, Python's numbers and text, dictionaries and lists of them."""
+    """Set the fitted attributes: NumPy arrays, Python's numbers and strings, dictionaries and lists of them."""
     progress, is_scored = result.progress, task.validation is not None
     for name in _TO_FORGET:
         twin.__dict__.pop(name, None)
@@ -206,9 +206,9 @@ def _attributes_so_far(
     attributes: Callable[[State], dict[str, Any]],
     result: FitResult,
 ) -> dict[str, Any]:
-    """Return what to set on an estimator that was `before`, to have what has come of a twin's fit so far.
+    """Return the attributes to set on an estimator with attributes `before`, for the state of its fit so far.
 
-    It tells no callbacks of fits of its own.
+    The resulting estimator has no callbacks.
     """
     fitted = twin_of(twin)
     _record(fitted, task, result, attributes)
@@ -216,7 +216,7 @@ def _attributes_so_far(
 
 
 def _warnings_of(fitted: BaseMLPTorch, task: FitTask, result: FitResult) -> Iterator[tuple[type[Warning], str]]:
-    """Yield what a user should know of how a fit has ended."""
+    """Yield the warnings about the end of a fit."""
     if result.status in _WARNINGS:
         yield _WARNINGS[result.status], result.message
     looked_at = Fitted(

@@ -1,4 +1,4 @@
-"""Rows that a fit validates on: how many are held out, which ones, and what scores them."""
+"""The rows that a fit validates on: which ones are held out, and how they are scored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def draw_tables(
     attributes: Callable[[State], dict[str, Any]],
     users: Surroundings,
 ) -> tuple[Table, Validation | None]:
-    """Return the rows to train on, and those to validate on, if any."""
+    """Return the rows to train on, and those to validate on if there are any."""
     table, checks, scored = reading.table, reading.validation, reading.scored
     if reading.n_held_out:
         stratify = reading.codec.strata(table.target)
@@ -57,7 +57,7 @@ def _score_of(
     sample: Sample,
     attributes: Callable[[State], dict[str, Any]],
 ) -> Callable[[State], float]:
-    """Return what scores a state of the estimator's network on a sample, weighted if the scorer knows weights."""
+    """Return a function from a network's state to its score on a sample, weighted if the scorer accepts weights."""
     weight = {}
     if sample.sample_weight is not None and accepts_sample_weight(scorer):
         weight = {"sample_weight": sample.sample_weight}

@@ -1,4 +1,4 @@
-"""What users pass, checked and in one number type: NumPy arrays or SciPy CSR, no torch."""
+"""The users' data, checked and in one dtype: NumPy arrays or SciPy CSR matrices, no tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sklearn_private import check_sample_weight
 
 @contextmanager
 def rewound_on_error(random_state: Any) -> Iterator[None]:
-    """Let a failed fit's `RandomState` be as it was, if it is one of a user's own."""
+    """Restore `random_state` if the block fails and it is a `RandomState` of the user."""
     if not isinstance(random_state, np.random.RandomState):
         yield
         return
@@ -35,9 +35,9 @@ def rewound_on_error(random_state: Any) -> Iterator[None]:
 
 
 def generator_for(random_state: Any, *, is_drawn_from: bool) -> np.random.RandomState | None:
-    """Return the generator that `random_state` means; None for one of this call's own that nothing is drawn from.
+    """Return the generator that `random_state` describes; None for an integer seed if nothing is drawn from it.
 
-    To make one takes a tenth of a `partial_fit` with few rows.
+    Making a generator takes a tenth of the time of a `partial_fit` with few rows.
     """
     if not is_drawn_from and isinstance(random_state, Integral):
         return None
@@ -49,7 +49,7 @@ def training_data(
 ) -> tuple[Any, Any, np.ndarray | None]:
     """Return X (C-contiguous array or CSR, `dtype`), checked y, and float64 weights or None.
 
-    Float64 input is cast once; an array of `dtype` in C order is passed through without a copy.
+    X is cast once; an array of `dtype` in C order is not copied.
     """
     cast = _cast_plain(estimator, X, y, dtype, reset=reset)
     if cast is not None:
@@ -90,23 +90,23 @@ def require_pair(X_val: Any, y_val: Any, sample_weight_val: Any) -> None:
 
 
 def prediction_data(estimator: BaseEstimator, X: Any) -> Any:
-    """Return X checked but not yet cast: an array or CSR of any real number type.
+    """Return X checked but not cast: an array or CSR of any real dtype.
 
-    An array that has nothing wrong with it is known by a few looks, in a tenth of the time of scikit-learn's checks;
-    whatever else comes, and every message, is theirs.
+    A few quick checks accept most valid arrays, in a tenth of the time of scikit-learn's checks. scikit-learn checks
+    everything else, and gives every error message.
     """
     if _is_plain(estimator, X, reset=False):
         return X
     _require_sound(X)
     with naming_columns(X=X):
         checked = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=False)
-        # Frames of some extension types come back as objects or text.
+        # scikit-learn returns objects or text for data frames of some extension types.
         checked = checked if checked.dtype.kind in "fiub" else checked.astype(np.float64)
     return _csr(checked)
 
 
 def _cast_plain(estimator: BaseEstimator, X: Any, y: Any, dtype: np.dtype, *, reset: bool) -> np.ndarray | None:
-    """Return X in `dtype` and C order, where it and y are plain; None where the full checks are to decide."""
+    """Return X in `dtype` and C order if X and y are plain; None if the full checks must decide."""
     if not (_is_plain(estimator, X, reset=reset) and _is_plain_target(y, X.shape[0])):
         return None
     try:
@@ -117,7 +117,7 @@ def _cast_plain(estimator: BaseEstimator, X: Any, y: Any, dtype: np.dtype, *, re
 
 
 def _is_plain(estimator: BaseEstimator, X: Any, *, reset: bool) -> bool:
-    """Tell a finite float array, of the right width unless `reset`, for an estimator that knows no feature names."""
+    """Whether X is a finite float array, of the fitted width unless `reset`, and the estimator has no feature names."""
     return (
         type(X) is np.ndarray
         and X.ndim == 2
@@ -125,20 +125,20 @@ def _is_plain(estimator: BaseEstimator, X: Any, *, reset: bool) -> bool:
         and X.shape[0] > 0
         and (X.shape[1] > 0 if reset else X.shape[1] == estimator.n_features_in_)
         and not hasattr(estimator, "feature_names_in_")
-        # A sum is finite only if all its terms are; where it overflows the full check decides.
+        # A sum is finite only if all its terms are. If it overflows, the full checks decide.
         and isfinite(X.sum())
     )
 
 
 def _is_plain_target(y: Any, n_samples: int) -> bool:
-    """Tell `n_samples` whole numbers or finite float64."""
+    """Whether y is an array of `n_samples` integers or finite float64."""
     if type(y) is not np.ndarray or y.shape != (n_samples,):
         return False
     return y.dtype.kind == "i" or (y.dtype == np.float64 and isfinite(y.sum()))
 
 
 def cast_rows(X: Any, start: int, stop: int, dtype: np.dtype) -> Any:
-    """Return a slice of rows, C-contiguous and of `dtype`; a view where it already is."""
+    """Return a slice of rows, C-contiguous and of `dtype`; a view if X already is."""
     rows = X[start:stop]
     if rows.dtype == dtype:
         return rows if sp.issparse(rows) else np.ascontiguousarray(rows)
@@ -158,10 +158,10 @@ def hidden_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
 
 
 def _require_sound(X: Any) -> None:
-    """Raise ValueError for what scikit-learn would cast or take as it is.
+    """Raise ValueError for invalid data that scikit-learn would accept.
 
-    Dates; and sparse matrices of complex numbers or objects, or with columns that X does not have: products would read
-    other memory.
+    These are dates, sparse matrices of complex numbers or objects, and sparse matrices with indices outside their
+    shape: products would read other memory.
     """
     require_no_dates(X, "X")
     if sp.issparse(X) and X.dtype.kind not in "fiub":
@@ -171,7 +171,7 @@ def _require_sound(X: Any) -> None:
 
 
 def _csr(X: Any) -> Any:
-    """Return validated X, a sparse matrix as a CSR array whose indices are within its shape."""
+    """Return validated X; a sparse matrix becomes a CSR array, whose indices are checked."""
     if not sp.issparse(X):
         return X
     X = sp.csr_array(X)
@@ -180,9 +180,10 @@ def _csr(X: Any) -> Any:
 
 
 def _require_indices(X: Any) -> None:
-    """Raise ValueError for indices outside a sparse matrix's shape: conversions and products read wherever they say.
+    """Raise ValueError for indices outside the shape of a sparse matrix: conversions and products do not check them.
 
-    Unlike `check_format` it leaves the matrix as it is. Formats that have none (lil, dok, dia) are CSR when it counts.
+    Unlike `check_format`, this does not change the matrix. Formats without such indices (lil, dok, dia) are checked
+    after their conversion to CSR.
     """
     if X.format == "coo":
         parts = list(zip(X.coords, X.shape, strict=True))

@@ -1,4 +1,4 @@
-"""What the estimators' parameters may be, each alone and together, and what of them training reads."""
+"""Checks of the estimators' parameters, each alone and in combination, and the settings that training reads."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from .sklearn_private import HasMethods, Interval, InvalidParameterError, Option
 
 
 class _OptimizerClass(HasMethods):
-    """Holds for the classes of `torch.optim` and what derives from them.
+    """Constraint that accepts optimizer classes of `torch.optim` and their subclasses.
 
-    Of a class of scikit-learn's, because it takes no other constraints.
+    It derives from a constraint class of scikit-learn, because scikit-learn accepts only its own constraints.
     """
 
     def is_satisfied_by(self, val: Any) -> bool:
@@ -78,20 +78,21 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
-# Numbers that become ones of `dtype` in training, and the solvers that read them; some must not become 0 there.
+# Parameters that are converted to `dtype` in training, and the solvers that read them. Those of _POSITIVE must not
+# become 0 by the conversion.
 _IN_EPOCHS = {"sgd", "adam", "adamw", "a class of torch.optim"}
 _FINITE = {"alpha": {*_IN_EPOCHS, "lbfgs"}, "weight_decay": {"adamw"}}
 _POSITIVE = {"learning_rate_init": _IN_EPOCHS, "max_grad_norm": _IN_EPOCHS, "epsilon": {"adam", "adamw"}}
 
 
-# Values that cannot change while they are remembered, and hold nothing large.
+# Types that are immutable and small, so that results for them can be cached.
 _PLAIN = {bool, int, float, str, type(None), tuple}
 
 
 def are_allowed(estimator: BaseEstimator, names: Iterable[str]) -> bool:
-    """Whether the named parameters have values that they may have.
+    """Whether the named parameters have valid values.
 
-    Remembered for plain values: to look at all of them takes a tenth of a small fit.
+    Results for plain values are cached, because checking all parameters takes a tenth of the time of a small fit.
     """
     cls: Any = type(estimator)
     names = tuple(names)
@@ -99,7 +100,7 @@ def are_allowed(estimator: BaseEstimator, names: Iterable[str]) -> bool:
     if _PLAIN.issuperset(map(type, values)):
         try:
             return _are_allowed(cls, names, *values)
-        except TypeError:  # a tuple that holds what has no hash
+        except TypeError:  # a tuple with an element that has no hash
             pass
     return _are_allowed.__wrapped__(cls, names, *values)
 
@@ -113,7 +114,7 @@ _RANGES = {
 
 @lru_cache(maxsize=256, typed=True)
 def _are_allowed(cls: Any, names: tuple[str, ...], *values: Any) -> bool:
-    """Whether the named parameters of a class of estimators may have these values."""
+    """Whether these values are valid for the named parameters of an estimator class."""
     return all(
         cls._parameter_constraints[name] == "no_validation"
         or any(make_constraint(one).is_satisfied_by(value) for one in cls._parameter_constraints[name])
@@ -122,7 +123,7 @@ def _are_allowed(cls: Any, names: tuple[str, ...], *values: Any) -> bool:
 
 
 def check_representable(estimator: BaseEstimator) -> None:
-    """Raise ValueError for numbers that are none in `dtype`, or 0 there where they must be above, such as 1e-50."""
+    """Raise ValueError for parameters that `dtype` cannot represent: too large, or positive but 0 in it, like 1e-50."""
     solver = estimator.solver if isinstance(estimator.solver, str) else "a class of torch.optim"
     read = [name for name, solvers in (_FINITE | _POSITIVE).items() if solver in solvers]
     if isinstance(estimator.loss, str) and estimator.loss == "huber":
@@ -140,7 +141,7 @@ def check_representable(estimator: BaseEstimator) -> None:
 
 
 def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
-    """Raise ValueError for parameters that are sound alone and not together."""
+    """Raise ValueError for parameters that are valid alone but not in combination."""
     solver, options = estimator.solver, estimator.solver_kwargs
     if isinstance(solver, type):
         require_usable(solver, options or {}, estimator.learning_rate_init)
@@ -162,13 +163,13 @@ def check_together(estimator: BaseEstimator, *, has_validation: bool) -> None:
         raise ValueError(f"module must build the whole network itself, got {changed} besides")
 
 
-# Parameters that are given values of another one: which types tell that, and for which parameter they were meant.
+# Parameters that users give the value of another one: the types of such values, and the parameter that was meant.
 _MEANT_FOR = {"learning_rate": (Real, "learning_rate_init"), "loss": (Integral | tuple | list, "hidden_layer_sizes")}
 
 
 @contextmanager
 def hint_for(estimator: BaseEstimator) -> Iterator[None]:
-    """Add to scikit-learn's error about a parameter what a user has probably meant."""
+    """Add to scikit-learn's error about a parameter the one that the user has probably meant."""
     try:
         yield
     except InvalidParameterError as error:
@@ -180,14 +181,15 @@ def hint_for(estimator: BaseEstimator) -> Iterator[None]:
 
 
 class _Reader(NamedTuple):
-    """When a parameter of ours has an effect, and how to say so."""
+    """When one of our own parameters has an effect, and the text that says so."""
 
     default: Any
-    is_read: Callable[[Any, bool], bool]  # by an estimator, with rows to validate on or without
+    is_read: Callable[[Any, bool], bool]  # from the estimator, and whether there are rows to validate on
     rule: str
 
 
-# Parameters that scikit-learn's MLP lacks: who sets one expects an effect. Its own are ignored in silence, as there.
+# Parameters that scikit-learn's MLP lacks: a user who sets one expects an effect. Unused parameters of scikit-learn's
+# MLP are ignored without a warning, as in scikit-learn.
 _READERS = {
     "quantile": _Reader(0.5, lambda e, _: _is(e.loss, "quantile"), "loss='quantile'"),
     "huber_delta": _Reader(1.0, lambda e, _: _is(e.loss, "huber"), "loss='huber'"),
@@ -199,26 +201,27 @@ _READERS = {
 
 
 def _is(value: Any, name: str) -> bool:
-    """Tell a parameter that is that name; arrays and functions are not."""
+    """Whether a parameter is the string `name`; comparing an array with it would not give a truth value."""
     return isinstance(value, str) and value == name
 
 
 def warn_of_unread(estimator: BaseEstimator, *, has_validation: bool, one_epoch: bool) -> None:
-    """Warn of parameters that were set and that nothing will read."""
+    """Warn of parameters that were set but have no effect."""
     validates = has_validation or (estimator.early_stopping and not _is(estimator.solver, "lbfgs"))
     for name, (default, is_read, rule) in _READERS.items():
         value = getattr(estimator, name, default)
         if value is default or value == default or is_read(estimator, validates):
             continue
         if name == "scoring" and one_epoch:
-            continue  # one call may have rows to validate on, and the next one none
+            continue  # one call may have rows to validate on and the next call none
         warnings.warn(f"{name}={value!r} has no effect without {rule}", UserWarning, stacklevel=7)  # the user's line
 
 
 def settings_of(estimator: BaseEstimator, n_train: int, users: Surroundings) -> Settings:
-    """Return the parameters that training reads, for `n_train` rows; a user's schedule runs in their surroundings."""
+    """Return the parameters that training reads, for `n_train` rows; a user-defined schedule is called in `users`."""
     values = {f.name: getattr(estimator, f.name) for f in fields(Settings)}
-    values["solver_kwargs"] = dict(estimator.solver_kwargs or {})  # a fit may wait while the caller changes its own
+    # A copy: the caller may change the dictionary while a fit waits.
+    values["solver_kwargs"] = dict(estimator.solver_kwargs or {})
     if callable(estimator.learning_rate):
         values["learning_rate"] = called_in(users, estimator.learning_rate)
     is_lbfgs = estimator.solver == "lbfgs"
@@ -227,7 +230,7 @@ def settings_of(estimator: BaseEstimator, n_train: int, users: Surroundings) -> 
 
 
 def _clip_batch_size(batch_size: int | str, n_samples: int) -> int:
-    """Return the rows of a batch: 200 for "auto", and never more than there are."""
+    """Return the number of rows in a batch: 200 for "auto", and at most all rows."""
     if batch_size == "auto":
         return min(200, n_samples)
     assert not isinstance(batch_size, str)
@@ -241,7 +244,7 @@ def _clip_batch_size(batch_size: int | str, n_samples: int) -> int:
 
 
 def _changes_of_the_network(estimator: BaseEstimator) -> str:
-    """Return the parameters that put more than layers and activations into a network, as a user would write them."""
+    """Return the normalization and dropout parameters that are set, as text in the form `name=value`."""
     normalization, dropout = estimator.normalization, estimator.dropout
     changes = [] if normalization is None else [f"normalization={normalization!r}"]
     if any(np.ravel(np.array(dropout, dtype=object)) != 0):

@@ -1,4 +1,4 @@
-"""Rows to predictions, a bounded number at a time."""
+"""Predictions of rows, for a limited number of rows at a time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from sk_mlp._network.network import Network, Predictor
 
 from .inputs import cast_rows
 
-_OUTPUT_BYTES = 64  # a row and output: raw predictions of two dtypes, and float64 temporaries of the inverse link
+_OUTPUT_BYTES = 64  # per row and output: raw predictions in two dtypes, and float64 temporaries of the inverse link
 
-Forwards = Callable[[int], Predictor]  # from a number of rows to what predicts so many
+Forwards = Callable[[int], Predictor]  # from a number of rows to the predictor of that many rows
 
 
 def predict_rows(
     X: Any,
     network: Network,
-    arrays: Sequence[np.ndarray],  # its parameters, as `Network.arrays` has them
+    arrays: Sequence[np.ndarray],  # its parameters, as `Network.arrays` returns them
     precision: Precision,
     device: torch.device,
     finish: Callable[[Tensor], Tensor],
 ) -> np.ndarray:
     """Return `finish(raw)` for all rows of X, `(n_samples, n_values)`.
 
-    `finish` maps raw predictions `(1, n_outputs, n)` of a chunk, float64 so that no digits of a probability near one
-    are lost, to `(1, n_values, n)`; rows come first in the result.
+    `finish` maps the raw predictions of a chunk, `(1, n_outputs, n)`, to `(1, n_values, n)`. They are float64, so that
+    a probability near one loses no digits. Rows come first in the result.
     """
     values = 2 * network.input_values(X) + network.values_per_row  # the input is cast
     row_bytes = values * precision.master.itemsize + network.n_outputs * _OUTPUT_BYTES
@@ -50,7 +50,7 @@ def predict_rows(
 
 
 class _Chunks:
-    """Rows of X, `size` at a time, on their way to `finish(raw)`."""
+    """The rows of X in chunks of `size` rows, each of which is predicted and given to `finish`."""
 
     def __init__(
         self,
@@ -67,14 +67,14 @@ class _Chunks:
         self._products = products_for(dtype, device, network.multiply_adds(size, X))
 
     def new_forwards(self, parameters: Sequence[Tensor]) -> Forwards:
-        """Return what predicts any number of rows with these parameters, in buffers of its own."""
+        """Return predictors for any number of rows with these parameters, which have their own buffers."""
         return _Latest(lambda n: self._network.forward(parameters, n, self._products, self._precision))
 
     def __len__(self) -> int:
         return -(-self._X.shape[0] // self._size)
 
     def predict(self, new_forwards: Callable[[], Forwards], n_threads: int) -> np.ndarray:
-        """Return `finish(raw)` for all rows, several chunks in as many threads, each with forwards of its own."""
+        """Return `finish(raw)` for all rows; `n_threads` threads predict chunks, each with its own predictors."""
         forwards = new_forwards()
         first = self._predict_chunk(0, forwards)
         if len(self) == 1:
@@ -89,18 +89,18 @@ class _Chunks:
         return result
 
     def _fill_on_one_thread(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
-        """Do as `_fill` does, in a thread of its own, without threads of PyTorch's."""
+        """Do the same as `_fill` in a separate thread, without PyTorch's own threads."""
         with self._network.context(), threads(1):
             self._fill(result, starts, forwards)
 
     def _fill(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
-        """Fill in the chunks that begin at `starts`, which other threads may share."""
+        """Fill the chunks that begin at `starts`; several threads may take values from the same `starts`."""
         for start in starts:
             raise_if_stopped()
             result[start : start + self._size] = self._predict_chunk(start, forwards)
 
     def _predict_chunk(self, start: int, forwards: Forwards) -> np.ndarray:
-        """Return `finish(raw)` for the rows from `start` on, in a buffer that the next call may overwrite."""
+        """Return `finish(raw)` for the chunk at `start`, in a buffer that the next call may overwrite."""
         chunk = cast_rows(self._X, start, start + self._size, self._precision.array)
         raw = forwards(chunk.shape[0])(rows_of(chunk, self._device, self._products))
         part: np.ndarray = self._finish(raw.cpu().double()).numpy()[0].T
@@ -108,7 +108,7 @@ class _Chunks:
 
 
 class _Latest:
-    """A function of a number of rows that keeps its last value, and lets go of it before it makes another."""
+    """A function of a number of rows that keeps its last value, and releases it before it makes the next one."""
 
     def __init__(self, make: Callable[[int], Predictor]) -> None:
         self._make, self._n = make, -1

@@ -1,4 +1,4 @@
-"""What a fit reads of parameters and data, all of it checked first, and the tables that are drawn from it."""
+"""The parameters and data that a fit reads, all of them checked before anything is drawn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class FitMode(NamedTuple):
-    """How to fit: whether to go on from the fitted state, whether for one epoch alone, and the classes if listed."""
+    """How to fit: whether to continue from the fitted state, whether for one epoch only, and the classes if given."""
 
     goes_on: bool
     one_epoch: bool = False
@@ -40,7 +40,7 @@ class FitMode(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Rows as a user passes them."""
+    """Rows in the form in which a user passes them."""
 
     X: Any
     y: Any
@@ -48,21 +48,21 @@ class Sample(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a fit reads, all of it checked before anything is drawn or built."""
+    """The parameters and data of a fit, checked before anything is drawn or built."""
 
     device: torch.device
     architecture: Architecture
     codec: Codec
     objective: Objective
     table: Table
-    validation: Table | None  # rows that a user wants to validate on
-    n_held_out: int  # rows to hold out
+    validation: Table | None  # the rows X_val
+    n_held_out: int  # number of rows to hold out
     scorer: Callable[..., float] | None
-    scored: Sample  # rows for it, whole; those held out are still to be drawn from them
+    scored: Sample  # rows for the scorer; if n_held_out > 0, all rows, from which held-out rows are drawn later
 
 
 def read(estimator: BaseMLPTorch, train: Sample, validation: Sample, mode: FitMode) -> Reading:
-    """Read parameters and data; raise ValueError for what breaks a rule."""
+    """Read parameters and data. Raises ValueError if they are not valid."""
     device = resolve_device(estimator.device, estimator.dtype)
     check_together(estimator, has_validation=validation.X is not None)
     check_representable(estimator)
@@ -107,7 +107,7 @@ def _read_sample(estimator: BaseMLPTorch, sample: Sample, reset: bool) -> tuple[
 def _validation_table(
     estimator: BaseMLPTorch, validation: Sample, codec: Codec, weigh: Callable[..., Scaled | None]
 ) -> Table:
-    """Return the rows that a user wants to validate on."""
+    """Return the rows of `X_val`."""
     try:
         X, y, weight = _read_sample(estimator, validation, reset=False)
         target = codec.encode(estimator._read_y(y), estimator._precision.array)
@@ -120,21 +120,21 @@ def _validation_table(
 
 
 def _table(X: Any, target: np.ndarray, weight: Scaled | None) -> Table:
-    """Return a table of all the rows."""
+    """Return a table of all rows."""
     values, exponent = (None, 0) if weight is None else weight
     return Table(X, target, values, np.arange(len(target)), exponent)
 
 
 def _sample_to_score(train: Sample, validation: Sample, table: Table, y: Any) -> Sample:
-    """Return the rows to score, or to take held-out rows from, as they were passed where that is possible."""
+    """Return the rows for the scorer, or those to draw held-out rows from; if possible, in the form that was passed."""
     if validation.X is not None:
         return Sample(*map(run.held_as_given, validation))
-    # Not every sparse format has rows to take.
+    # Some sparse formats cannot be indexed by rows.
     return Sample(table.X if sp.issparse(train.X) else train.X, y if sp.issparse(train.y) else train.y)
 
 
 def size_of_split(n_samples: int, fraction: float, stratify: np.ndarray | None) -> int:
-    """Return how many rows early stopping holds out. Raises ValueError unless both parts will have rows enough."""
+    """Return how many rows early stopping holds out. Raises ValueError unless both parts will have enough rows."""
     n_validation = int(np.ceil(fraction * n_samples))
     if n_validation < 2 or n_validation >= n_samples:
         raise ValueError(

@@ -1,15 +1,15 @@
-"""Every private name of scikit-learn's that this package uses, in one place.
+"""All private names of scikit-learn that this package uses.
 
-None of them is promised to stay. When one is gone, this is what to do:
+scikit-learn may remove any of them. What to do if one is missing:
 
 - `fit_context`: validate parameters at the top of `fit` (`_validate_params`) and skip it where `get_config` says so.
 - `HasMethods`, `Interval`, `Options`, `StrOptions`, `make_constraint`, `InvalidParameterError` and the estimators'
   `_parameter_constraints` and `_validate_params`: check the table of `parameters.py` with a few functions of our own.
-- `check_sample_weight`: `check_array` of one dimension, and a look for negative values.
+- `check_sample_weight`: `check_array` of one dimension, and a check for negative values.
 - `safe_indexing`: `X[rows]`, `X.iloc[rows]` for frames, lists by a comprehension.
-- the callbacks' attributes and contexts: leave callbacks out until there is another way; fits need none of them.
-- `_accept_sample_weight` of scorers: the signature tells, as it does for all other callables.
-- `_get_param_names`: drop our override of it, which only remembers its answer.
+- the callbacks' attributes and contexts: remove callbacks until there is another way; fits do not need them.
+- `_accept_sample_weight` of scorers: look at the signature, as for all other callables.
+- `_get_param_names`: remove our override, which only caches its result.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ def has_callbacks(estimator: BaseEstimator) -> bool:
 
 
 def without_callbacks() -> dict[str, Any]:
-    """Return the attributes of an estimator that tells no callbacks of its fits."""
+    """Return the attributes of an estimator without callbacks."""
     return {"_skl_callbacks": []}
 
 
 def begin_fit_of_callbacks(estimator: BaseEstimator, max_subtasks: int) -> Any:
-    """Return scikit-learn's context that tells callbacks of a fit with so many subtasks."""
+    """Return scikit-learn's callback context of a fit with at most `max_subtasks` subtasks."""
     return estimator._init_callback_context(max_subtasks=max_subtasks)
 
 
 def accepts_sample_weight(scorer: Callable[..., Any]) -> bool:
-    """Whether a scorer takes weights: scikit-learn's know, of other callables the signature tells."""
+    """Whether a scorer accepts weights: scikit-learn's scorers have a method for this, others have the argument."""
     knows = getattr(scorer, "_accept_sample_weight", None)
     return bool(knows()) if knows else "sample_weight" in inspect.signature(scorer).parameters

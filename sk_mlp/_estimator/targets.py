@@ -1,4 +1,4 @@
-"""`y` to target and back: NumPy in, NumPy out."""
+"""From `y` to the target and back, in NumPy arrays."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sklearn.utils.validation import column_or_1d
 from sk_mlp._training.weights import Scaled
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
-_LARGE = 2**53  # from here on a float64 does not hold every integer
+_LARGE = 2**53  # above this, float64 does not represent every integer
 
 
 class Codec(Protocol):
-    """What maps `y` to targets, and describes it on a fitted estimator."""
+    """Maps `y` to targets, and describes `y` on a fitted estimator."""
 
     @property
     def n_outputs(self) -> int:
         """Number of outputs of the network."""
 
     def encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
-        """Return the target `(n, n_outputs)`, or class indices `(n, 1)`, for `y` as it was read."""
+        """Return the target `(n, n_outputs)`, or class indices `(n, 1)`, of a `y` that was read."""
 
     def strata(self, target: np.ndarray) -> np.ndarray | None:
-        """Return what held-out rows keep the shares of, `(n,)`; None where they keep none."""
+        """Return the classes `(n,)` by which held-out rows are stratified; None if they are not stratified."""
 
     def attributes(self) -> dict[str, Any]:
         """Return the fitted attributes that describe `y`."""
@@ -36,7 +36,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class ValueCodec:
-    """Values of regression, which the network sees as they are."""
+    """Codec of regression: the target is the values themselves."""
 
     n_outputs: int
 
@@ -47,7 +47,7 @@ class ValueCodec:
         return y.astype(dtype, copy=False)
 
     def strata(self, _target: np.ndarray) -> None:
-        """Return nothing: values have no shares to keep."""
+        """Return None: held-out rows are not stratified."""
 
     def attributes(self) -> dict[str, Any]:
         """Return the fitted attributes that describe `y`."""
@@ -56,10 +56,10 @@ class ValueCodec:
 
 @dataclass(frozen=True)
 class LabelCodec:
-    """Class labels and what the network sees of them.
+    """Codec of class labels.
 
-    `kind` is "binary" (one class counts as such), "multiclass" or "multilabel". Multilabel predictions come back in the
-    `container` that the labels came in: "dense", or the CSR "array" or "matrix".
+    `kind` is "binary" (also for a single class), "multiclass" or "multilabel". Multilabel predictions have the same
+    `container` as the labels in `fit`: "dense", or the CSR "array" or "matrix".
     """
 
     kind: str
@@ -68,7 +68,7 @@ class LabelCodec:
 
     @classmethod
     def of(cls, y: Any, classes: np.ndarray | None = None) -> LabelCodec:
-        """Return the codec for the labels in `y`, or for all of `classes` if they are listed."""
+        """Return the codec for the labels in `y`, or for `classes` if they are given."""
         if _is_indicator(y):
             labels = np.arange(y.shape[1])
             if classes is not None and not np.array_equal(classes, labels):
@@ -82,7 +82,7 @@ class LabelCodec:
     def of_attributes(cls, classes: np.ndarray, out_activation: str, n_outputs: int) -> LabelCodec:
         """Return the codec that a classifier's public attributes describe.
 
-        Raises ValueError for ones that do not belong together.
+        Raises ValueError if the attributes contradict each other.
         """
         of_sigmoids = "binary" if n_outputs == 1 else "multilabel"
         kind = "multiclass" if out_activation == "softmax" else of_sigmoids
@@ -97,8 +97,8 @@ class LabelCodec:
         return codec
 
     def strata(self, target: np.ndarray) -> np.ndarray | None:
-        """Return what held-out rows keep the shares of: of two classes alone, as scikit-learn has it."""
-        # Flat: of a column scikit-learn makes a string a row.
+        """Return the classes by which held-out rows are stratified; only for two classes, as in scikit-learn."""
+        # One-dimensional: scikit-learn would make a string of each row of a matrix.
         return target[:, 0] if self.kind == "binary" else None
 
     def attributes(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class LabelCodec:
 
     @property
     def has_too_many_classes(self) -> bool:
-        """Whether one output would have to tell more than two classes apart."""
+        """Whether one output would have to distinguish more than two classes."""
         return self.kind == "binary" and len(self.classes) > 2
 
     @property
@@ -117,7 +117,7 @@ class LabelCodec:
         return 1 if self.kind == "binary" else len(self.classes)
 
     def encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
-        """Return class indices `(n, 1)` (multiclass), else zeros and ones `(n, n_outputs)` of `dtype`.
+        """Return class indices `(n, 1)` (multiclass), otherwise zeros and ones `(n, n_outputs)` of `dtype`.
 
         Raises ValueError for labels not among `classes`.
         """
@@ -133,18 +133,18 @@ class LabelCodec:
         return index.astype(np.int64)[:, None]
 
     def decode(self, choice: np.ndarray) -> Any:
-        """Return labels `(n,)`, or the indicator `(n, n_labels)`, for what `encode` would give, `(n, n_outputs)`."""
+        """Return labels `(n,)`, or an indicator `(n, n_labels)`, for targets `(n, n_outputs)` of `encode`."""
         if self.kind == "multilabel":
             return {"dense": np.asarray, "array": sp.csr_array, "matrix": sp.csr_matrix}[self.container](choice)
-        # A single class is predicted whatever the network says.
+        # A single class is always predicted.
         return self.classes[np.minimum(choice[:, 0], len(self.classes) - 1)]
 
     def require_same(self, y: Any, classes: np.ndarray | None, *, all_present: bool) -> None:
-        """Raise ValueError if later labels do not fit: other classes listed, or other ones in `y` than `all_present`.
+        """Raise ValueError if later labels do not fit: `classes` differs, or `y` lacks a class although `all_present`.
 
-        Where they need not all be there, unseen labels are for `encode` to find.
+        Unknown labels in `y` are found here if `all_present`, otherwise by `encode`.
         """
-        if classes is not None and classes.tolist() != self.classes.tolist():  # of Python's numbers, which are exact
+        if classes is not None and classes.tolist() != self.classes.tolist():  # lists of Python's exact numbers
             raise ValueError(f"classes must stay the same in all calls of partial_fit, {self.classes}, got {classes}")
         if all_present and self.kind != "multilabel" and not _is_indicator(y) and not self._are_all_in(y):
             raise ValueError(
@@ -153,15 +153,15 @@ class LabelCodec:
             )
 
     def _are_all_in(self, y: np.ndarray) -> bool:
-        """Whether labels are of all classes and of no others."""
+        """Whether `y` contains all classes and no other labels."""
         index, is_known = self._index_of(y)
         return bool(is_known.all()) and len(np.unique(index)) == len(self.classes)
 
     def _index_of(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the class of each label, `(n,)`, and whether it is among the classes at all.
+        """Return the class index of each label, `(n,)`, and whether the label is among the classes, `(n,)`.
 
-        Numbers of different types are compared as Python compares them: NumPy would make float64 of them, and from
-        2**53 on merge some.
+        Numbers of different dtypes are compared by Python: NumPy would cast them to float64, in which some integers
+        from 2**53 on are equal.
         """
         if self.classes.dtype.kind == y.dtype.kind:
             index = np.minimum(np.searchsorted(self.classes, y), len(self.classes) - 1)
@@ -184,24 +184,24 @@ class LabelCodec:
 
 
 def _describe(kind: str, n_classes: int) -> str:
-    """Say what `y` a codec takes."""
+    """Return a text that describes the `y` of a codec."""
     if kind == "multilabel":
         return f"an indicator matrix of {n_classes} labels"
     return f"single labels out of {n_classes} classes"
 
 
 def _is_indicator(y: Any) -> bool:
-    """Tell a multilabel indicator matrix."""
+    """Whether `y` is a multilabel indicator matrix."""
     return y.ndim == 2
 
 
 def class_weights(
     class_weight: Any, codec: LabelCodec, target: np.ndarray, sample_weight: np.ndarray | None
 ) -> list[np.ndarray]:
-    """Return the weight of each class, in the order of `codec.classes`; for labels, of their absence and presence.
+    """Return class weights, one array for single labels, in the order of `codec.classes`.
 
-    One array for single labels, one for each column of an indicator. "balanced" weights are inverse to the classes'
-    share of the weight, as scikit-learn's are; a class without weight gets 0.
+    For an indicator, return one array for each column: the weights of absence and presence. "balanced" weights are
+    inversely proportional to the weight of each class, as in scikit-learn; a class without weight gets 0.
     """
     if codec.kind != "multilabel":
         if isinstance(class_weight, list):
@@ -222,10 +222,10 @@ def _class_weight(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight:
         shares = None if weight is None else Scaled.of(weight).values
         counts = np.bincount(y, shares, minlength=len(classes)).astype(float)
         return np.divide(counts.sum(), np.count_nonzero(counts) * counts, out=np.zeros_like(counts), where=counts > 0)
-    labels = classes.tolist()  # Python's numbers, which compare exactly
+    labels = classes.tolist()  # Python compares its numbers exactly
     unknown = [label for label in class_weight if label not in labels]
     if unknown and any(label not in class_weight for label in labels):
-        # As scikit-learn has it: a search may leave classes out of a fold, a misspelling leaves one without a weight.
+        # As in scikit-learn: a fold of a search may lack a class, but a misspelled class leaves another without weight.
         raise ValueError(f"class_weight must name classes in {classes} only, or all of them, got {unknown}")
     weights = [class_weight.get(label, 1.0) for label in labels]
     if not all(map(_is_weight, weights)):
@@ -234,12 +234,12 @@ def _class_weight(class_weight: Any, classes: np.ndarray, y: np.ndarray, weight:
 
 
 def _is_weight(value: Any) -> bool:
-    """Tell a finite number that is not negative."""
+    """Whether a value is a finite number that is not negative."""
     return isinstance(value, Real) and bool(0 <= value <= float(np.finfo(float).max))  # type: ignore[operator]
 
 
 def weigh_classes(weights: list[np.ndarray], target: np.ndarray, sample_weight: np.ndarray | None) -> Scaled:
-    """Return the rows' weights times those of their classes, `(n,)`; over several labels they multiply."""
+    """Return the sample weights times the weights of the classes, `(n,)`; for several labels, times their product."""
     product = Scaled.of(np.ones(len(target)) if sample_weight is None else sample_weight)
     for of_classes, y in zip(weights, target.T.astype(int), strict=True):
         product = product.times(of_classes[y])
@@ -247,19 +247,19 @@ def weigh_classes(weights: list[np.ndarray], target: np.ndarray, sample_weight: 
 
 
 def read_classes(classes: Any) -> np.ndarray:
-    """Return listed classes, sorted. Raises ValueError unless they are a non-empty flat list."""
+    """Return the given classes, sorted. Raises ValueError unless they are a non-empty flat list."""
     if np.ndim(classes) != 1 or len(classes) == 0:
         raise ValueError(f"classes must be a flat list of at least one label, got {classes!r}")
-    # Of a list NumPy would make strings, or floats, of labels of several types.
+    # NumPy would cast a list with several types to strings or floats.
     labels = np.asarray(classes, dtype=object) if isinstance(classes, list | tuple) else labels_for_numpy(classes)
     return np.unique(_numbers_or_words(np.asarray(labels)))
 
 
 def labels_for_numpy(y: Any) -> Any:
-    """Return labels in types of NumPy's that scikit-learn takes as they are.
+    """Return labels in NumPy dtypes that scikit-learn does not cast.
 
-    It would make float64 of pandas' integers, which merges some from 2**53 on. Raises ValueError for missing values in
-    the types that pandas and NumPy have for them.
+    scikit-learn would cast pandas' integers to float64, in which some integers from 2**53 on are equal. Raises
+    ValueError for the missing values of pandas and NumPy.
     """
     if hasattr(y, "iloc") and np.ndim(y) == 2:
         columns = [np.asarray(labels_for_numpy(y.iloc[:, j])) for j in range(y.shape[1])]
@@ -287,7 +287,7 @@ def labels_for_numpy(y: Any) -> Any:
 
 
 def _is_large(label: Any) -> bool:
-    """Tell an integer that a float64 may not hold."""
+    """Whether a label is an integer that float64 may not represent exactly."""
     return isinstance(label, int | np.integer) and abs(int(label)) > _LARGE
 
 
@@ -301,7 +301,7 @@ def read_labels(y: Any) -> Any:
     if not sp.issparse(y):
         y = _numbers_or_words(column_or_1d(y, warn=True) if _is_column(y) else np.asarray(y))
         if y.ndim == 1 and y.dtype.kind in "biuSU":
-            return y  # whole numbers, bools and words are labels whatever their values
+            return y  # integers, bools and strings are always labels
     check_classification_targets(y)
     if type_of_target(y) == "multiclass-multioutput":
         raise ValueError(
@@ -314,7 +314,7 @@ def read_labels(y: Any) -> Any:
 def read_values(y: Any, dtype: np.dtype, loss: Any) -> np.ndarray:
     """Return regression targets `(n, n_outputs)` of `dtype`.
 
-    Raises ValueError for what is not a number, too large for `dtype`, or outside the range of `loss`.
+    Raises ValueError for values that are not numbers, too large for `dtype`, or outside the range of `loss`.
     """
     y = y.toarray() if sp.issparse(y) else np.asarray(y)
     if y.dtype.kind not in "biuf":
@@ -333,12 +333,12 @@ def read_values(y: Any, dtype: np.dtype, loss: Any) -> np.ndarray:
 
 
 def _is_column(y: Any) -> bool:
-    """Tell a matrix of one column."""
+    """Whether `y` is a matrix of one column."""
     return np.ndim(y) == 2 and np.shape(y)[1] == 1
 
 
 def _numbers_or_words(labels: np.ndarray) -> np.ndarray:
-    """Return labels with the type that objects have lost on the way, in pandas for example."""
+    """Return labels with a dtype of numbers or strings; arrays of objects, from pandas for example, are converted."""
     if labels.dtype.kind in "biufUSc":
         return labels
     if labels.dtype != object:
