@@ -1,1 +1,1 @@
-"""Where it is computed: devices, kernels, threads and PyTorch's modes."""
+"""Where and how computations run: devices, dtypes, kernels, threads and PyTorch's modes."""

@@ -1,1 +1,1 @@
-"""What is for scikit-learn: values in, attributes out; nothing below imports scikit-learn's estimators."""
+"""Everything for scikit-learn: checks of parameters and data, fitted attributes, predictions, callbacks."""

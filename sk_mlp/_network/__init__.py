@@ -1,1 +1,1 @@
-"""Networks as functions of packed parameters: layouts, values and gradients."""
+"""Networks as functions of their packed parameters: layouts, values and gradients."""

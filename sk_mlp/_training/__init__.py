@@ -1,1 +1,1 @@
-"""How: a `FitTask` becomes a `FitResult`. Read `loop.py` first."""
+"""Training: how a `FitTask` becomes a `FitResult`. Read `loop.py` first."""

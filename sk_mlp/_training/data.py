@@ -1,4 +1,4 @@
-"""The samples of several tasks: inputs in one pool, targets and weights."""
+"""The samples of several tasks: inputs in one common pool, targets and weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .task import FitTask, Table
 
 
 class Samples(NamedTuple):
-    """What the members of a stack train on; where it says so, one member's rows after another's."""
+    """The training rows of the members of a stack. "Concatenated" means one member's rows after another's."""
 
     pool: Pool
-    rows: Sequence[np.ndarray]  # of each member in the pool, (n_i,)
-    target: Tensor  # of all members, (sum of n_i, n_outputs)
-    sample_weight: Tensor | None  # of all members, (sum of n_i,)
-    masks: Masks | None  # over all members' rows; None without dropout
+    rows: Sequence[np.ndarray]  # indices into the pool for each member, (n_i,)
+    target: Tensor  # concatenated, (sum of n_i, n_outputs)
+    sample_weight: Tensor | None  # concatenated, (sum of n_i,)
+    masks: Masks | None  # for the concatenated rows; None without dropout
 
 
 class Data:
-    """The samples of the tasks: distinct inputs once in a pool, and any members' targets and weights."""
+    """The samples of the tasks: each distinct input once in a pool, and targets and weights of given tables."""
 
     def __init__(self, task: FitTask, tables: Sequence[Table]) -> None:
         self._device, self._master = task.device, task.precision.master
@@ -39,51 +39,51 @@ class Data:
         self.pool = make_pool(_concatenate(list(distinct.values())), task.device, self.products)
 
     def for_validation(self, tasks: Sequence[FitTask]) -> Data:
-        """Return the samples that the tasks validate on: these, if they were held out of them."""
+        """Return the samples that the tasks validate on; `self` if these were held out from the training rows."""
         tables = [task.validation.table for task in tasks if task.validation is not None]
         return self if all(id(table.X) in self._offsets for table in tables) else Data(tasks[0], tables)
 
     def samples(self, tasks: Sequence[FitTask]) -> Samples:
-        """Return what the tasks train on."""
+        """Return the samples that the tasks train on."""
         tables = [task.table for task in tasks]
         masks = _masks_of(tasks, self.products.dtype)
         return Samples(self.pool, self.rows(tables), self.target(tables), self.weight(tables), masks)
 
     def rows(self, tables: Sequence[Table]) -> list[np.ndarray]:
-        """Return where in the pool the rows of each table lie, `(n_i,)` each."""
+        """Return the indices into the pool of the rows of each table, `(n_i,)` each."""
         return [table.rows + self._offsets[id(table.X)] for table in tables]
 
     def target(self, tables: Sequence[Table]) -> Tensor:
-        """Return the targets of the rows of all tables, one after another, `(sum of n_i, n_outputs)`."""
+        """Return the targets of the rows of all tables, concatenated, `(sum of n_i, n_outputs)`."""
         return self._join([table.target[table.rows] for table in tables])
 
     def weight(self, tables: Sequence[Table]) -> Tensor | None:
-        """Return the weights of the rows, `(sum of n_i,)`, or None if no table has any."""
+        """Return the weights of the rows of all tables, concatenated, `(sum of n_i,)`; None if no table has weights."""
         if all(table.sample_weight is None for table in tables):
             return None
         return self._join([self._weight_of(table) for table in tables])
 
     def _weight_of(self, table: Table) -> np.ndarray:
-        """Return the weights of a table's rows, one each if it has none."""
+        """Return the weights of a table's rows; all 1 if it has none."""
         if table.sample_weight is None:
             return np.ones(len(table.rows), np.float32)
         return table.sample_weight[table.rows]
 
     def _join(self, arrays: Sequence[np.ndarray]) -> Tensor:
-        """Return one tensor on the device; values in the master dtype, class indices as they are."""
+        """Return one tensor on the device, values in the master dtype; class indices are not cast."""
         joined = torch.from_numpy(_concatenate(arrays))
         return joined.to(self._device, self._master if joined.is_floating_point() else None)
 
 
 def _concatenate(inputs: Sequence[Any]) -> Any:
-    """Return the rows of all inputs, dense or sparse; one input is returned as it is."""
+    """Return the rows of all inputs, dense or sparse; a single input is returned itself."""
     if len(inputs) == 1:
         return inputs[0]
     return sp.vstack(inputs, format="csr") if sp.issparse(inputs[0]) else np.concatenate(inputs)
 
 
 def products_of(task: FitTask, n: int) -> Products:
-    """Return the products that take inputs of `n` rows."""
+    """Return the matrix products for inputs of `n` rows."""
     network = task.network
     return products_for(network.product_dtype(task.precision), task.device, network.multiply_adds(n, task.table.X))
 

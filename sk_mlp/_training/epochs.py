@@ -1,4 +1,4 @@
-"""The mini-batches that one epoch draws from a pool."""
+"""The mini-batches of one epoch, drawn from a pool."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from sk_mlp._network.batch import Batch, DenseRows, Rows, rows_within
 from .data import Samples
 from .pool import DensePool, Pool
 
-_MASK_BYTES = 2**20  # and of dropout masks made at once
+_MASK_BYTES = 2**20  # of dropout masks that are made at once
 
-_LEAST_LONG = 2**31  # indices below take half the memory, and its time
+_LEAST_LONG = 2**31  # smaller indices fit int32, which takes half the memory and time
 
 
 class _Part(NamedTuple):
-    """A part of an epoch: its steps of one size."""
+    """The steps of an epoch that have the same number of rows."""
 
     steps: int
-    n: int  # rows a member
-    mask: Tensor | None  # (k, n) ones, and zeros where a member has fewer rows; None where all have n
+    n: int  # rows of each member in a step
+    mask: Tensor | None  # (k, n): 1, or 0 where a member has fewer rows; None if all members have n
     counts: Tensor  # rows that each member has in a step, (k, 1)
-    shares: Tensor  # of a member's rows that a step has, (k, 1)
-    shards: Sequence[slice]  # of the rows of a step
+    shares: Tensor  # rows in a step divided by all rows of the member, (k, 1)
+    shards: Sequence[slice]  # of the rows of a step, one for each thread
     gather: Sequence[Callable[[Tensor], Iterator[Rows]]]  # of each shard
-    inputs: DenseRows | None  # all rows of a step, where these are gathered by shards
+    inputs: DenseRows | None  # all rows of a step, if several shards gather them
 
     def masked(self, values: Tensor) -> Tensor:
-        """Return `values` `(steps or 1, k, n or 1)`, zero for rows that a member lacks."""
+        """Return `values` `(steps or 1, k, n or 1)`, set to zero for rows that a member lacks."""
         return values if self.mask is None else values * self.mask
 
     def each_step(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Return what each step has of `values` `(steps, ...)`, or of `(1, ...)` where all steps have the same."""
+        """Return the values of each step, from `values` `(steps, ...)`, or `(1, ...)` if all steps have the same."""
         return values.unbind() * (self.steps // values.shape[0])
 
     def of_shard(self, values: Tensor, shard: int) -> Tensor:
-        """Return a shard of `values` `(..., n or 1)`; where one row is all there is, shards without it get none."""
+        """Return a shard of `values` `(..., n or 1)`; a last axis of 1 is the same for all shards, unless n is 1."""
         return values if len(self.shards) == 1 or values.shape[-1] != self.n else values[..., self.shards[shard]]
 
 
 class _Weighting(NamedTuple):
-    """What the rows of an epoch weigh: in each step's gradient, and in the epoch's mean loss."""
+    """The weights of rows in the gradient of each step, and in the mean loss of the epoch."""
 
-    scales: Sequence[Sequence[Tensor]]  # each shard's, a step's `Batch.scale`
-    decays: Sequence[Tensor]  # a step's `Batch.decay`
-    loss_shares: Sequence[Tensor]  # of a row's loss in the mean: a part's (steps or 1, k, n or 1)
-    norm_shares: Tensor  # of a step's squared norms in it, (n_steps, k)
+    scales: Sequence[Sequence[Tensor]]  # for each shard, `Batch.scale` of each step
+    decays: Sequence[Tensor]  # `Batch.decay` of each step
+    loss_shares: Sequence[Tensor]  # factors of the row losses in the mean; for each part, (steps or 1, k, n or 1)
+    norm_shares: Tensor  # factors of the squared norms of each step in the mean, (n_steps, k)
 
 
 class _Ordered(NamedTuple):
@@ -60,29 +60,29 @@ class _Ordered(NamedTuple):
 
     orders: Sequence[np.ndarray]  # of each member's rows, (n_i,)
     samples: np.ndarray  # of all members, step by step, (n,)
-    rows: Sequence[Sequence[Tensor]]  # of each shard in the pool, (steps, k, n) of each part
+    rows: Sequence[Sequence[Tensor]]  # indices into the pool; for each shard and part, (steps, k, n)
 
     def is_in(self, orders: Sequence[np.ndarray]) -> bool:
-        """Tell whether these are the very same orders."""
+        """Whether `orders` are the same objects as those of this epoch."""
         return not any(map(is_not, orders, self.orders))
 
 
 class Batches:
     """Draws the mini-batches of k members, epoch after epoch, and adds up their losses.
 
-    Everything a step needs besides its inputs lies in a few large tensors, which an epoch in another order fills anew;
-    views of them are made once. Rows lie step by step: all members' rows of the first step, then those of the second,
-    up to a last step that may be smaller. Members take equally many steps; who has fewer rows than another is padded in
-    the last step, with weight 0.
+    Everything that a step needs, except its inputs, is in a few large tensors. Views of them are made once; an epoch in
+    another order fills the tensors again. Rows are stored step by step: all members' rows of the first step, then those
+    of the second, up to a last step that may be smaller. All members have the same number of steps; a member with fewer
+    rows than another is padded in the last step with rows of weight 0.
     """
 
     def __init__(
         self,
         samples: Samples,
-        batch_sizes: tuple[int, int],  # rows of a batch, and the fewest that the last one may have
+        batch_sizes: tuple[int, int],  # rows in a batch, and the minimum number of rows in the last batch
         alpha: Tensor,  # (k, 1)
-        n_norms: int,  # of coefs that a step fills, for each member; equally many a shard
-        n_shards: int,  # of the rows of a step; several of one member alone
+        n_norms: int,  # norms of coefs that a step computes for each member; the same number for each shard
+        n_shards: int,  # of the rows of a step; several only if k = 1
     ) -> None:
         pool, rows, target, sample_weight, masks = samples
         self._k, sizes = len(rows), [len(own) for own in rows]
@@ -98,7 +98,7 @@ class Batches:
         self._shards = range(n_shards)
         self._sizes = [part.n for part in self._parts for _ in range(part.steps)]
         n_samples = self._k * self._size
-        # Of the rows in the order of an epoch: targets, and where in the pool they lie.
+        # Targets and indices into the pool, of the rows in the order of an epoch.
         self._ordered_target = target.new_empty(n_samples, target.shape[1])
         self._ordered_rows = self._rows.new_empty(n_samples)
         self._targets = self._each_step_of_shards([part.mT for part in self._split(self._ordered_target)])
@@ -112,12 +112,12 @@ class Batches:
 
     @property
     def n_steps(self) -> dict[int, int]:
-        """How many batches of each size an epoch has; there are one or two sizes."""
+        """Number of batches of each size in an epoch; there are one or two sizes."""
         return {part.n: part.steps for part in self._parts}
 
     @property
     def inputs(self) -> dict[int, DenseRows]:
-        """All rows of a batch of each size, where these are gathered by shards."""
+        """All rows of a batch of each size, if several shards gather them."""
         return {part.n: part.inputs for part in self._parts if part.inputs is not None}
 
     def shards_of(self, n: int) -> Sequence[slice]:
@@ -125,17 +125,17 @@ class Batches:
         return next(part.shards for part in self._parts if part.n == n)
 
     def draw(self, orders: Sequence[np.ndarray], epochs: Sequence[int]) -> list[Iterator[tuple[int, Batch]]]:
-        """Return each shard's batches of one epoch, with the number of rows of the whole batch.
+        """Return, for each shard, the batches of one epoch, each with the number of rows of the whole batch.
 
-        Each of `orders` `(n_i,)` permutes a member's rows in its own epoch. An epoch in the very same
-        orders as the one before is not laid out again.
+        Each of `orders` `(n_i,)` permutes the rows of a member. If they are the same objects as in the previous epoch,
+        the rows are not laid out again.
         """
         if self._ordered is None or not self._ordered.is_in(orders):
             self._ordered = self._lay_out(orders)
         return [self._batches(shard, self._ordered, epochs) for shard in self._shards]
 
     def _batches(self, shard: int, ordered: _Ordered, epochs: Sequence[int]) -> Iterator[tuple[int, Batch]]:
-        """Return a shard's batches of an epoch in this order."""
+        """Return the batches of a shard in an epoch with this order."""
         each_part = zip(self._parts, ordered.rows[shard], strict=True)
         inputs = (step for part, index in each_part for step in part.gather[shard](index))
         masks = self._draw_masks(shard, ordered.samples, epochs) if self._masks else repeat(())
@@ -147,7 +147,7 @@ class Batches:
 
     def _lay_out(self, orders: Sequence[np.ndarray]) -> _Ordered:
         """Put the rows, and their weights, in the order of an epoch."""
-        # Each member's samples in order, and its first again and again where others have more.
+        # Each member's samples in order; a member with fewer samples is padded by repeating its first one.
         by_member = np.repeat(self._starts[:, None], self._size, axis=1)
         for own, order, start in zip(by_member, orders, self._starts, strict=True):
             np.add(order, start, out=own[: len(order)])
@@ -157,7 +157,7 @@ class Batches:
             self._weighting = self._weigh(self._weight.index_select(0, index))
         torch.index_select(self._target, 0, index, out=self._ordered_target)
         torch.index_select(self._rows, 0, index, out=self._ordered_rows)
-        # Other tensors for other rows, though in the same memory: by that gatherers tell what they hold.
+        # New tensors for new rows, although in the same memory: gatherers recognize rows by the tensor object.
         rows = self._split(self._ordered_rows)
         each_shard = [
             [part.of_shard(own, i) for part, own in zip(self._parts, rows, strict=True)] for i in self._shards
@@ -165,7 +165,7 @@ class Batches:
         return _Ordered(orders, samples, each_shard)
 
     def _draw_masks(self, shard: int, samples: np.ndarray, epochs: Sequence[int]) -> Iterator[Sequence[Tensor]]:
-        """Yield a shard's dropout masks of each step, for samples step by step."""
+        """Yield the dropout masks of a shard in each step, for samples that are given step by step."""
         masks, stop = self._masks[shard], 0
         for part in self._parts:
             start, stop = stop, stop + part.steps * self._k * part.n
@@ -174,9 +174,10 @@ class Batches:
             yield from masks.draw(by_step[..., part.shards[shard]], epochs, window)
 
     def mean_losses(self) -> list[float]:
-        """Return each member's loss over the epoch just drawn, penalty included.
+        """Return each member's mean loss over the last epoch, penalty included.
 
-        A batch's loss is its weighted mean plus `decay / 2` times the squared norm; batches count by their rows.
+        The loss of a batch is its weighted mean plus `decay / 2` times the squared norm. In the mean over batches, each
+        batch has its number of rows as weight.
         """
         total = (self._weighting.norm_shares * self._norms.square()).sum((0, 1))
         for losses, share in zip(self._losses, self._weighting.loss_shares, strict=True):
@@ -184,12 +185,12 @@ class Batches:
         return total.tolist()
 
     def _weigh_equally(self) -> _Weighting:
-        """Return what rows of weight one weigh."""
+        """Return the weighting for rows of weight 1."""
         inverses = [part.counts.reciprocal().unsqueeze(0) for part in self._parts]
         return self._weighting_of([part.masked(x) for x, part in zip(inverses, self._parts, strict=True)], inverses)
 
     def _weigh(self, weight: Tensor) -> _Weighting:
-        """Return what rows of `weight`, step by step, weigh; in a batch without weight they count nothing."""
+        """Return the weighting for rows of `weight`, given step by step; batches with a weight sum of 0 get zeros."""
         weights = [part.masked(x) for x, part in zip(self._split(weight), self._parts, strict=True)]
         sums = [w.sum(-1, keepdim=True) for w in weights]
         inverses = [torch.where(s > 0, s.reciprocal(), 0.0) for s in sums]
@@ -209,29 +210,29 @@ class Batches:
         )
 
     def _split(self, by_step: Tensor) -> list[Tensor]:
-        """View a tensor whose first axis lies step by step as `(steps, k, n, ...)`, one view a part."""
+        """Return views `(steps, k, n, ...)`, one for each part, of a tensor whose first axis is stored step by step."""
         parts = by_step.split_with_sizes([part.steps * self._k * part.n for part in self._parts])
         return [
             x.view(part.steps, self._k, part.n, *by_step.shape[1:]) for x, part in zip(parts, self._parts, strict=True)
         ]
 
     def _each_step(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """List what each step has of each part's `values`."""
+        """Return the values of each step, from the `values` of each part."""
         return [step for part, own in zip(self._parts, values, strict=True) for step in part.each_step(own)]
 
     def _each_step_of_shards(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
-        """List what each shard has in each step of each part's `values` `(steps or 1, ..., n or 1)`."""
+        """Return, for each shard, the values of each step, from the parts' `values` `(steps or 1, ..., n or 1)`."""
         return [
             self._each_step([part.of_shard(own, i) for part, own in zip(self._parts, values, strict=True)])
             for i in self._shards
         ]
 
     def _norms_of_shards(self) -> Iterator[Tensor]:
-        """Yield what each shard fills of the norms, `(n_norms / n_shards, n_steps, k)`."""
+        """Yield the norms that each shard computes, `(n_norms / n_shards, n_steps, k)`."""
         return iter(self._norms.split(len(self._norms) // len(self._shards)))
 
     def _by_step(self, sample: np.ndarray) -> np.ndarray:
-        """Lay `(k, n)` out step by step, `(k * n,)`."""
+        """Return the values of `(k, n)` in the order of the steps, `(k * n,)`."""
         size = self._parts[0].n
         n_even = self._parts[0].steps * size
         even = sample[:, :n_even].reshape(self._k, -1, size).swapaxes(0, 1)
@@ -241,9 +242,9 @@ class Batches:
 def _parts_of(
     pool: Pool, sizes: Sequence[int], batch_sizes: tuple[int, int], like: Tensor, n_shards: int
 ) -> list[_Part]:
-    """Return the parts of an epoch of members with `sizes` rows, all in equally many steps.
+    """Return the parts of an epoch of members with `sizes` rows, in the same number of steps for all members.
 
-    Fewer rows than `fewest` do not make a batch, but join the one before.
+    If fewer than `fewest` rows remain for the last batch, they join the batch before it.
     """
     batch_size, fewest = batch_sizes
     k, n_steps = len(sizes), n_batches(max(sizes), batch_size)
@@ -269,7 +270,7 @@ def _parts_of(
 def _gatherers(
     pool: Pool, k: int, n: int, n_steps: int, shards: Sequence[slice]
 ) -> tuple[DenseRows | None, Sequence[Callable[[Tensor], Iterator[Rows]]]]:
-    """Return what gathers each shard of a step's rows, and all these rows where there are several shards."""
+    """Return all rows of a step, or None for a single shard, and a gatherer for each shard of them."""
     if len(shards) == 1:
         return None, [pool.gatherer(k, n, n_steps)]
     assert isinstance(pool, DensePool)
@@ -277,5 +278,5 @@ def _gatherers(
 
 
 def n_batches(n_samples: int, batch_size: int) -> int:
-    """Return how many batches `n_samples` rows make, the last of which may be smaller."""
+    """Return the number of batches of `n_samples` rows; the last batch may be smaller."""
     return -(-n_samples // batch_size)

@@ -1,4 +1,4 @@
-"""What is known of each epoch, and the columns that keep it for all of them."""
+"""The values recorded in each epoch, and the columns that store them for all epochs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 
 class Epoch(NamedTuple):
-    """What is known of one epoch (or iteration of L-BFGS); NaN, or None for the score, where there is nothing to know.
+    """The values of one epoch (or iteration of L-BFGS); NaN, or None for the score, if there is no value.
 
-    `loss` is the mean over the epoch, penalty included; `validation_loss` is without it. `gradient_norm` is that of the
-    last step, before clipping.
+    `loss` is the mean over the epoch, with the penalty; `validation_loss` is without the penalty. `gradient_norm` is
+    that of the last step, before clipping.
     """
 
     loss: float
@@ -26,10 +26,10 @@ class Epoch(NamedTuple):
     seconds: float = np.nan
 
     def lines(self, verbose: bool | int, number: int, seconds: float, *, is_last: bool = False) -> list[str]:
-        """Return what to print of the epoch with that number, `seconds` after the beginning.
+        """Return the lines to print for the epoch with this number, `seconds` after the beginning.
 
-        For `verbose=True` these are scikit-learn's lines. A number prints one line every so many epochs and, once it is
-        known to be the last, one of an epoch between.
+        For `verbose=True` these are scikit-learn's lines. A number n prints one line every n epochs. Once the last
+        epoch is known (`is_last`), its line is printed if it was not printed before.
         """
         score = self.validation_score
         if isinstance(verbose, bool | np.bool_):
@@ -44,20 +44,20 @@ class Epoch(NamedTuple):
         return [f"Iteration {number}: loss {self.loss:.6f}{scored}{rate}, {seconds:.2f} s"]
 
 
-_IS_SCORED = "is_scored"  # whether an epoch had rows to validate on: its score may be NaN and be one all the same
+_IS_SCORED = "is_scored"  # whether an epoch had rows to validate on; its score may be NaN nevertheless
 _COLUMNS = {**dict.fromkeys(Epoch._fields, np.dtype(float)), _IS_SCORED: np.dtype(bool)}
-_ROUNDED = {"gradient_norm", "seconds"}  # to the digits of float32, in which pickles hold them
+_ROUNDED = {"gradient_norm", "seconds"}  # rounded to float32, in which pickles store them
 _SMALLEST = float(np.finfo(np.float32).tiny)
-_USED = "used"  # of the memory of columns, by any history
+_USED = "used"  # number of rows of the memory that any history uses
 _FIRST_SIZE = 16
-_lock = Lock()  # of how much of their memory histories use
+_lock = Lock()  # protects the numbers `_USED`
 
 
 class History:
-    """A column for each field of `Epoch`, one value an epoch.
+    """A column for each field of `Epoch`, with one value for each epoch.
 
-    A history does not change. One that goes on from it shares its memory, so that another epoch costs the same after
-    ten or a million; only a second one that goes on from the same place takes a copy.
+    A history does not change. A history that extends it shares its memory, so that adding an epoch takes the same time
+    after ten epochs or a million. Only a second extension of the same history makes a copy.
     """
 
     def __init__(self, n: int = 0, memory: Mapping[str, np.ndarray] | None = None) -> None:
@@ -66,7 +66,7 @@ class History:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> History:
-        """Return the history that `plain` or `compact` has written."""
+        """Return the history from the dictionary of `plain` or `compact`."""
         n, columns = plain["n"], plain["columns"]
         if _USED in columns:
             return cls(n, columns)
@@ -77,11 +77,11 @@ class History:
         return cls(n, memory)
 
     def plain(self) -> dict[str, Any]:
-        """Return the same as a dictionary of arrays, over the same memory."""
+        """Return the history as a dictionary of arrays, over the same memory."""
         return {"n": self._n, "columns": self._memory}
 
     def compact(self) -> dict[str, Any]:
-        """Return a dictionary to be stored: columns without room, and one value for a column that has no other."""
+        """Return a dictionary for pickles: columns without unused rows; one value for a column of equal values."""
         return {"n": self._n, "columns": {name: _shortened(self._column(name)) for name in _COLUMNS}}
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class History:
 
     @property
     def loss(self) -> np.ndarray:
-        """The loss of each epoch, `(n_epochs,)`, not to be written to."""
+        """The loss of each epoch, `(n_epochs,)`; do not write to it."""
         return self._column("loss")
 
     def extended(self, epochs: Sequence[Epoch]) -> History:
@@ -109,7 +109,7 @@ class History:
         return {name: self._column(name).astype(float) for name in Epoch._fields}
 
     def last(self, name: str, n: int) -> np.ndarray:
-        """Return what a field was in the last `n` epochs."""
+        """Return the values of a field in the last `n` epochs."""
         return self._column(name)[self._n - n :]
 
     def where_scored(self, name: str) -> list[float]:
@@ -120,7 +120,7 @@ class History:
         return self._memory[name][: self._n]
 
     def _with_room_for(self, n: int) -> Mapping[str, np.ndarray]:
-        """Return memory that holds this history and is to hold `n` epochs: its own, unless another went on in it."""
+        """Return memory with this history and room for `n` epochs: its own, unless another history has extended it."""
         with _lock:
             if self._memory[_USED] == self._n and n <= len(self._memory["loss"]):
                 self._memory[_USED][()] = n
@@ -133,18 +133,18 @@ class History:
 
 
 def _memory_for(size: int) -> dict[str, np.ndarray]:
-    """Return columns with room for so many epochs, and `()` how many of them some history uses."""
+    """Return columns with room for `size` epochs, and an array `()` with the number of epochs in use."""
     return {**{name: np.empty(size, dtype) for name, dtype in _COLUMNS.items()}, _USED: np.array(0)}
 
 
 def _rounded(value: float) -> float:
-    """Return a value with the digits of a float32, unless that has no number as large or as small."""
+    """Return a value rounded to float32; the value itself if it is outside the range of float32."""
     short: float = c_float(value).value
     return short if _SMALLEST <= abs(short) < inf else value
 
 
 def _shortened(column: np.ndarray) -> Any:
-    """Return the one value that all of a column are, or a copy of the column, in float32 if that changes nothing."""
+    """Return the common value if all values of a column are equal, else a copy, in float32 if this changes no value."""
     is_float = column.dtype.kind == "f"
     if len(column) and np.array_equal(column[1:], column[:-1], equal_nan=is_float):
         return column[0].item()

@@ -1,4 +1,4 @@
-"""`minimise`: full-batch training of one network through SciPy's L-BFGS-B, task in, result out."""
+"""`minimise`: full-batch training of one network by SciPy's L-BFGS-B, from a task to a result."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from .pool import Pool, make_pool
 from .step import computing
 from .task import EpochListener, FitResult, FitTask, Status
 
-# Between evaluations SciPy's own BLAS threads wait actively, at the cost of ours: two threads of each took 704 ms where
-# one took 223 (digits, 64-100-10, 40 iterations, 2 cores). Work has to be this much larger to gain from a second.
+# Between evaluations, SciPy's own BLAS threads keep processors busy while they wait, and slow down our threads: with
+# two threads of each, a fit took 704 ms; with one thread, 223 ms (digits, 64-100-10, 40 iterations, 2 cores). The work
+# must be this many times larger before a second thread saves time.
 _BUSY_BLAS = 8
 _CHUNK_BYTES = 32 * 2**20  # of activations and deltas while evaluating
 
 
 def minimise(task: FitTask) -> FitResult:
-    """Minimise the penalised loss over all training rows.
+    """Minimize the penalized loss over all training rows.
 
-    Values and gradients are computed in float64 whatever the task's precision: a line search compares losses that
-    differ by less than float32 resolves.
+    Values and gradients are computed in float64 for every precision of the task, because a line search compares losses
+    whose difference is below the resolution of float32.
     """
     dtype = line_search_dtype(task.device)
     task = replace(task, precision=task.precision._replace(master=dtype, product=dtype))
@@ -46,19 +47,19 @@ def minimise(task: FitTask) -> FitResult:
 
 
 def _rows_of_a_chunk(task: FitTask) -> int:
-    """Return how many rows to evaluate at once; sparse rows take no memory but their own, which is kept anyway."""
+    """Return how many rows to evaluate at once; sparse rows need no memory in addition to the task's own."""
     network = task.network
     inputs = 0 if network.stacks and sp.issparse(task.table.X) else network.input_values(task.table.X)
     # Values and their deltas.
     row_bytes = 2 * (inputs + network.values_per_row) * task.precision.master.itemsize
     n_rows, size = len(task.table.target), max(2, rows_within(_CHUNK_BYTES, row_bytes))
     while size < n_rows and n_rows % size == 1:
-        size += 1  # no chunk of one row, which batch normalization of PyTorch's does not take
+        size += 1  # avoids a chunk of one row, which PyTorch's batch normalization rejects
     return min(n_rows, size)
 
 
 class _Search:
-    """A search by L-BFGS-B that evaluates `size` rows at once; it holds the last accepted point."""
+    """A minimization by L-BFGS-B that evaluates `size` rows at once and keeps the last accepted point."""
 
     def __init__(self, task: FitTask, size: int) -> None:
         self._task, self._size = task, size
@@ -83,13 +84,13 @@ class _Search:
             for n in {min(self._size, self._rows - start) for start in self._starts}
         }
         self._records: list[Epoch] = []
-        self._status: Status | None = None  # of an end that the solver does not know of
+        self._status: Status | None = None  # set if a callback or the time limit ended the search
         self._error: StopIteration | None = None
         self._n_begun = 0
         self._first = network.buffers()
 
     def minimise(self) -> FitResult:
-        """Run SciPy's solver and say how it ended."""
+        """Run SciPy's solver and return the result."""
         settings, found = self._task.settings, None
         with contextlib.suppress(KeyboardInterrupt):
             found = scipy.optimize.minimize(
@@ -116,11 +117,11 @@ class _Search:
         return self._result(status, message, n_iter, loss)
 
     def _so_far(self) -> FitResult:
-        """Return the result of a search that goes on."""
+        """Return the current result of a running search."""
         return self._result(None, "", len(self._records), self._records[-1].loss if self._records else np.nan)
 
     def _result(self, status: Status | None, message: str, n_iter: int, loss: float) -> FitResult:
-        """Return what has come of the task: the last accepted iterate, and all iterations."""
+        """Return the result of the task, with the last accepted point and the history of all iterations."""
         history = self._task.progress.history.extended(self._records)
         best_loss = float(history.loss.min()) if len(history) else loss
         progress = self._task.progress._replace(history=history, best_loss=best_loss, no_improvement=0)
@@ -129,14 +130,14 @@ class _Search:
         return FitResult(state, is_finite, status, message, n_iter, loss, progress, {})
 
     def _print(self, *, is_last: bool = False) -> None:
-        """Print the last iteration, as far as the user wants to hear of it."""
+        """Print the last iteration, as `verbose` demands."""
         if self._records and self._task.settings.verbose:
             verbose, seconds = self._task.settings.verbose, self._last - self._started
             for line in self._records[-1].lines(verbose, len(self._records), seconds, is_last=is_last):
                 self._task.emit(line)
 
     def _accept(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
-        """Note an iteration's outcome, and end the search if it is time or a callback asks for it."""
+        """Record an iteration, and end the search if the time limit has passed or a callback stops it."""
         settings, listener = self._task.settings, self._task.listener
         self._x = intermediate_result.x.copy()
         loss, norm = float(intermediate_result.fun), float(self._total_gradient.norm())
@@ -152,7 +153,7 @@ class _Search:
             raise StopIteration
 
     def _told_of_end(self, listener: EpochListener) -> bool:
-        """Return whether who listens wants the search to end; a StopIteration of theirs is not SciPy's signal."""
+        """Whether the listener ends the search; its own StopIteration must not look like SciPy's signal to stop."""
         try:
             return listener.end_epoch(self._so_far)
         except StopIteration as error:
@@ -160,7 +161,7 @@ class _Search:
             return False
 
     def _value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return the penalised mean loss and its gradient, both float64, summed over chunks of rows."""
+        """Return the penalized mean loss and its gradient, both float64, summed over chunks of rows."""
         if self._task.listener is not None and self._n_begun == len(self._records):
             self._task.listener.begin_epoch(self._so_far)  # the first evaluation of an iteration
             self._n_begun += 1
@@ -172,11 +173,11 @@ class _Search:
             self._backprops[batch.losses.shape[1]].value_and_gradient(batch)
             self._total_gradient.add_(self._gradient)
             value += float((batch.losses * batch.scale[0]).sum() + 0.5 * batch.decay * batch.norms[0].square())
-        # A copy: SciPy keeps the last gradient while it asks for the next.
+        # A copy, because SciPy still uses the last gradient when it asks for the next one.
         return value, self._total_gradient.to("cpu", torch.float64, copy=True).numpy()
 
     def _batch(self, start: int) -> Batch:
-        """Return a chunk of rows; the penalty belongs to the first."""
+        """Return a chunk of rows as a batch; only the first chunk has the penalty."""
         stop = min(start + self._size, self._rows)
         return Batch(
             self._inputs(start),
@@ -188,12 +189,12 @@ class _Search:
         )
 
     def _chunks_of(self, pool: Pool) -> Callable[[int], Rows]:
-        """Return what gives the rows from `start` on; kept from one evaluation to the next where that is little."""
+        """Return a function from `start` to a chunk of rows; chunks are cached if this takes little memory."""
         chunk = lambda start: pool.slice(start, min(start + self._size, self._rows))  # noqa: E731
         return cache(chunk) if sp.issparse(self._task.table.X) or len(self._starts) == 1 else chunk
 
     def _weigh(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return each row's share of the loss `(1, 1, n)` and the factor of the penalty `(1, 1)`."""
+        """Return the factor of each row's loss `(1, 1, n)` and the factor of the penalty `(1, 1)`."""
         task, weight = self._task, self._task.table.sample_weight
         weight = np.ones(self._rows) if weight is None else weight.astype(np.float64)
         total = weight.sum()
@@ -202,7 +203,7 @@ class _Search:
 
 
 def _explain(found: scipy.optimize.OptimizeResult, n_iter: int, max_iter: int) -> str:
-    """Return the warning's text, as scikit-learn words the essentials of it."""
+    """Return the text of the warning, whose main parts have the same words as in scikit-learn."""
     lines = [f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}):", str(found.message)]
     if n_iter == max_iter:
         lines.append(f"Increase the number of iterations to improve the convergence (max_iter={max_iter}).")

@@ -1,6 +1,6 @@
-"""`train`: first-order training of k networks at once, tasks in, results out.
+"""`train`: first-order training of k networks at once, from tasks to results.
 
-The tasks of one call agree in `stack_key`. Everything else (data, weights, seeds, rates, penalties, stopping) may
+The tasks of one call have the same `stack_key`. Everything else (data, weights, seeds, rates, penalties, stopping) may
 differ.
 """
 
@@ -18,20 +18,20 @@ from .stack import Stack
 from .step import computing, n_shards
 from .task import FitResult, FitTask, Status
 
-_WORTHWHILE = 0.75  # share of a stack that has to be in training; below, the others leave it
+_WORTHWHILE = 0.75  # if a smaller fraction of a stack is still in training, these members form a new stack
 
 
 def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
-    """Train all tasks side by side, each until its own end; members that have ended soon no longer cost anything.
+    """Train all tasks together, each until its own end; members that have ended soon take no more time.
 
-    What the code of a task's user raises for it (a callback, a scorer, a schedule) ends that task alone. A loss of a
-    user's serves the whole stack, and what it raises ends it.
+    An error of a user-defined callback, scorer or schedule ends only its own task. A user-defined loss serves the whole
+    stack, and its error ends the whole stack.
     """
     members = [Member(task) for task in tasks]
     task = tasks[0]
     n = threads_that_pay(task.multiply_adds, len(tasks))
     n_sharing = n_shards(task, n)
-    # PyTorch's threads keep processors busy for a while after they have computed, which those that share steps need.
+    # One thread for PyTorch if our threads share the steps: PyTorch's threads keep processors busy after a computation.
     with computing(task), threads(1 if n_sharing else n), Crew(n_sharing) as crew:
         data = Data(task, [task.table for task in tasks])
         while remaining := [member for member in members if member.is_running]:
@@ -40,7 +40,7 @@ def train(tasks: Sequence[FitTask]) -> list[FitResult | Exception]:
 
 
 def _train_until_few_are_left(stack: Stack) -> None:
-    """Run epochs until so many members have ended that a smaller stack pays."""
+    """Run epochs until so many members have ended that a smaller stack is faster."""
     running = stack.running()
     enough = max(1.0, _WORTHWHILE * len(running))
     try:

@@ -1,4 +1,4 @@
-"""One task on its way to a result."""
+"""One task while it is trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .task import FitResult, FitTask, Status
 
 
 class Values(NamedTuple):
-    """A network and its optimizer's state, at some point of its training."""
+    """The state of a network and of its optimizer, at some point of the training."""
 
     state: State
     optimizer_state: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Values(NamedTuple):
 
 @dataclass
 class Member:
-    """One task on its way to a result: the values that outlive a stack."""
+    """One task while it is trained, with the values that remain when its stack is replaced by a smaller one."""
 
     task: FitTask
     first: State = field(init=False)
@@ -43,7 +43,7 @@ class Member:
 
     def __post_init__(self) -> None:
         task = self.task
-        # A copy: the task keeps its starting point. (`torch.tensor` takes ten times as long to make one.)
+        # A copy, because the task keeps its starting point. (`torch.tensor` would take ten times as long.)
         parameters = torch.from_numpy(task.parameters.copy()).to(task.precision.master).numpy()
         self.first = self.current = self.best = State(parameters, task.network.buffers())
         self.optimizer_state, self.progress = task.optimizer_state, take_up(task.progress, task.settings)
@@ -52,26 +52,26 @@ class Member:
 
     @property
     def is_running(self) -> bool:
-        """Whether there are epochs to come."""
+        """Whether the training continues."""
         return self.status is None and self.error is None
 
     @property
     def n_iter(self) -> int:
-        """How many epochs are over."""
+        """Number of completed epochs."""
         return len(self.records)
 
     @property
     def n_epochs(self) -> int:
-        """How many epochs are over, those of earlier trainings included."""
+        """Number of completed epochs, including those of earlier trainings."""
         return len(self.progress.history) + self.n_iter
 
     @property
     def rate(self) -> float:
-        """The learning rate in force."""
+        """The current learning rate."""
         return rate(self.progress, self.task.settings)
 
     def begin_epoch(self, values: Callable[[], Values]) -> None:
-        """Set the rate of the next epoch, and tell who listens; what users' code raises is this member's error."""
+        """Set the rate of the next epoch and call the listener; an error of user-defined code ends only this member."""
         if not self.is_running:
             return
         try:
@@ -82,9 +82,10 @@ class Member:
             self.error = error
 
     def next_order(self) -> np.ndarray:
-        """Return the row order of the next epoch: scikit-learn's, which shuffles the last one further.
+        """Return the row order of the next epoch. As in scikit-learn, it is a shuffle of the previous order.
 
-        One batch of all rows is the same in any order, but for rounding: what is drawn for it only moves `rng` on.
+        A single batch of all rows does not depend on the order, except by rounding. The permutation is then drawn, so
+        that `rng` advances as in scikit-learn, but it is not used.
         """
         if self.task.settings.shuffle and self.is_running and self.task.rng is not None:
             permutation = self.task.rng.permutation(len(self.order))
@@ -93,7 +94,7 @@ class Member:
         return self.order
 
     def end_epoch(self, epoch: Epoch, values: Callable[[], Values]) -> bool:
-        """Take note of an epoch, decide whether it was the last, and tell whether its score is the best so far."""
+        """Record an epoch, decide whether it was the last, and return True if its score is the best so far."""
         best_before, listener = self.progress.best_score, self.task.listener
         try:
             self._take_note(self._scored(epoch, lambda: values().state.as_dtype(self.task.precision.array)))
@@ -106,9 +107,9 @@ class Member:
         return self.progress.best_score > best_before
 
     def outcome(self) -> FitResult | Exception:
-        """Return what came of the task; with early stopping, the parameters of the best score.
+        """Return the result of the task, or its error; with early stopping, the parameters with the best score.
 
-        A single epoch is a step on a way whose end is not known here, and keeps what it came to.
+        A single epoch of `partial_fit` keeps its last parameters, because later calls may continue from them.
         """
         if self.error is not None:
             return self.error
@@ -117,13 +118,13 @@ class Member:
         return self._result(self.best if keeps_best and not has_none else self.current, self.optimizer_state)
 
     def end(self, status: Status | None) -> None:
-        """Set how training has ended, if it has, and print the last epoch if that is still to be done."""
+        """Set the status, and if training has ended, print the last epoch if it was not printed yet."""
         self.status = status
         if status is not None and not self.task.one_epoch and self.records:
             self._print(is_last=True)
 
     def _result(self, kept: State, optimizer_state: Mapping[str, Any]) -> FitResult:
-        """Return what has come of the task, so far or in the end."""
+        """Return the result of the task, so far or at the end."""
         state = kept.as_dtype(self.task.precision.array)
         return FitResult(
             state=state,
@@ -137,15 +138,15 @@ class Member:
         )
 
     def _take_note(self, epoch: Epoch) -> None:
-        """Keep what is known of an epoch, and print it if the user wants to hear it."""
+        """Record the values of an epoch, and print them as `verbose` demands."""
         self.records.append(epoch)
         self.progress = observe(self.progress, self.task.settings, epoch, len(self.order))
         self._print()
 
     def _print(self, *, is_last: bool = False) -> None:
-        """Print the epoch just over, as far as the user wants to hear of it.
+        """Print the last epoch, as `verbose` demands.
 
-        Calls of `partial_fit` are the epochs of one training, but for scikit-learn's lines, which count each by itself.
+        Calls of `partial_fit` count as the epochs of one training; but in scikit-learn's lines each call has number 1.
         """
         verbose = self.task.settings.verbose
         if verbose:
@@ -155,7 +156,7 @@ class Member:
                 self.task.emit(line)
 
     def _scored(self, epoch: Epoch, state: Callable[[], State]) -> Epoch:
-        """Return the epoch with the score that stopping goes by, where that is not the objective's own."""
+        """Return the epoch with the score that early stopping monitors, if this is not the objective's own score."""
         validation = self.task.validation
         if validation is None or (validation.score is None and not validation.by_loss):
             return epoch
@@ -179,7 +180,7 @@ class Member:
             self.status = Status.MAX_TIME if self.task.clock() - self.started > settings.max_time else None
 
     def _leave_plateau(self) -> None:
-        """Lower the rate and go on, or stop, as the schedule has it."""
+        """Lower the rate and continue, or stop, as the schedule says."""
         settings = self.task.settings
         status = Status.NO_BETTER_SCORE if settings.early_stopping else Status.CONVERGED
         schedule = schedule_of(self.progress)
@@ -193,6 +194,6 @@ class Member:
         self.status = status
 
     def _emit(self, line: str) -> None:
-        """Print a line if the user wants to hear it."""
+        """Print a line if `verbose` is set."""
         if self.task.settings.verbose:
             self.task.emit(line)

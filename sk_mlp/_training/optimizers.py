@@ -1,7 +1,7 @@
 """First-order optimizers over the flat parameters of k networks.
 
-Every hyper-parameter is an operand that multiplies a flat buffer: a number where all members agree, else one value per
-element (`Layout.spread`), so one rule serves one network or a hundred.
+Every hyper-parameter is an operand that multiplies a flat buffer: a number if it is the same for all members, otherwise
+one value per element (`Layout.spread`). One rule therefore serves one network or a hundred.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .settings import Settings
 
 
 class Optimizer(ABC):
-    """What the optimizers share: k members, their rates, and slots of one value per parameter.
+    """Base class of the optimizers, for k members with their rates, and slots of one value per parameter.
 
-    `states` come from an earlier training's `state`, by way of `resumed`, or are empty. All that differs from step to
-    step lies in tensors that keep their place, so that `move` can be recorded.
+    `states` are those of an earlier training, checked by `resumed`, or empty. All values that change from step to step
+    are in tensors that keep their memory, so that `move` can be recorded.
     """
 
     slots: tuple[str, ...] = ()
-    rule: str  # states go on under the same one
+    rule: str  # training continues from a state only under the same rule
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Optimizer(ABC):
         self._n_steps = 0
         self._scratch = torch.empty_like(self._parameters)
         self._rates: list[float] = []
-        # One network's as a number, several's as one value a parameter.
+        # For one network a scalar, for several one value per parameter.
         one = self._layout.k == 1
         self._rate = self._parameters.new_empty(()) if one else torch.empty_like(self._parameters)
 
@@ -67,15 +67,15 @@ class Optimizer(ABC):
         self.move()
 
     def prepare(self) -> None:
-        """Count a step, and set what it needs to know of its number."""
+        """Count a step, and set the values that depend on the number of steps."""
         self._n_steps += 1
 
     @abstractmethod
     def move(self) -> None:
-        """Carry the step out that has been prepared."""
+        """Carry out the prepared step."""
 
     def shard(self, span: slice) -> Optimizer:
-        """Return what moves a span of one network's parameters, over the same memory, as this one is prepared."""
+        """Return an optimizer for a span of one network's parameters, over the same memory; `prepare` the whole."""
         shard = copy(self)
         shard._parameters, shard._gradient = self._parameters[span], self._gradient[span]
         shard._slot = {name: values[span] for name, values in self._slot.items()}
@@ -83,25 +83,25 @@ class Optimizer(ABC):
         return shard
 
     def state(self, i: int) -> dict[str, Any]:
-        """Return member `i`'s slots, packed, and its number of steps."""
+        """Return the slots of member `i`, packed, and its number of steps."""
         slots = {name: self._layout.member(flat, i).cpu().numpy() for name, flat in self._slot.items()}
         return {**slots, "steps": self._n_earlier[i] + self._n_steps}
 
     def labelled_state(self, i: int) -> dict[str, Any]:
-        """Return member `i`'s state and what it belongs to, by which `resumed` knows it again."""
+        """Return the state of member `i`, with the rule and the shapes that `resumed` checks."""
         return {**self.state(i), "rule": self.rule, "parameters": dict(self._layout.shapes)}
 
     def _spread(self, values: Sequence[float]) -> float | Tensor:
         return self._layout.spread(values, self._parameters)
 
     def _hyper(self, value: Callable[[Settings], float]) -> float | Tensor:
-        """Return a function of each member's settings as an operand."""
+        """Return the values of a function of each member's settings, as an operand."""
         return self._spread([value(settings) for settings in self._settings])
 
     def _join_slot(self, name: str, states: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Return a flat buffer of the members' earlier slots, zero where there is none."""
+        """Return a flat buffer of the members' earlier slots, zero for members without one."""
         zeros = self._parameters.new_zeros(self._layout.n_parameters)
-        return self._layout.join(  # which copies
+        return self._layout.join(  # `join` copies
             [over_memory_of(state[name]).to(zeros) if name in state else zeros for state in states]
         )
 
@@ -109,7 +109,7 @@ class Optimizer(ABC):
 class SGD(Optimizer):
     """Gradient descent with (Nesterov) momentum, `v <- momentum v - rate g`, then `w <- w + v`.
 
-    Nesterov looks one step ahead: `w <- w + momentum v - rate g` with the new `v` (Sutskever et al., 2013).
+    Nesterov's momentum looks one step ahead: `w <- w + momentum v - rate g` with the new `v` (Sutskever et al., 2013).
     """
 
     slots = ("velocity",)
@@ -131,9 +131,9 @@ class SGD(Optimizer):
 
 
 class MomentOptimizer(Optimizer):
-    """What the forms of Adam share: two moments, and weight decay.
+    """Base class of the forms of Adam: two moments, and weight decay.
 
-    As AdamW (Loshchilov and Hutter, 2019) they first shrink the coefs, not the intercepts, by the factor
+    As AdamW (Loshchilov and Hutter, 2019), a step first multiplies the coefs, not the intercepts, by
     `1 - rate weight_decay`.
     """
 
@@ -164,13 +164,13 @@ class MomentOptimizer(Optimizer):
         self._move_along_moments()
 
     def _correction(self, i: int) -> float:
-        """Return the factor of member `i`'s rate that makes up for moments that began at zero."""
+        """Return the factor of member `i`'s rate that corrects the bias of moments that began at zero."""
         settings, t = self._settings[i], self._n_earlier[i] + self._n_steps
         return (1 - settings.beta_2**t) ** 0.5 / (1 - settings.beta_1**t)
 
     @abstractmethod
     def _move_along_moments(self) -> None:
-        """Take Adam's step proper."""
+        """Take Adam's step, without weight decay."""
 
 
 class Adam(MomentOptimizer):
@@ -209,16 +209,16 @@ class Adam(MomentOptimizer):
 
 
 class FusedAdam(MomentOptimizer):
-    """Adam's rule as one kernel, for members that agree in betas, epsilon and number of steps.
+    """Adam's rule as one kernel, for members with the same betas, epsilon and number of steps.
 
-    The kernel is private to PyTorch: `torch.optim.Adam(fused=True)` calls it too, but costs several times as much
-    around it. It corrects for the number of steps after it has added epsilon, the rule above before; so it is told of
-    infinitely many steps, which need no correction, and of a rate that is corrected.
+    The kernel is private to PyTorch. `torch.optim.Adam(fused=True)` calls it too, but takes several times as long.
+    The kernel corrects the bias before it adds epsilon, `Adam` above after that. The kernel therefore gets an infinite
+    number of steps, for which it corrects nothing, and a rate that is already corrected.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._pace = torch.ones((), dtype=torch.float64, device="cpu")  # of the rule's step, for all members
+        self._pace = torch.ones((), dtype=torch.float64, device="cpu")  # rate with bias correction, for all members
         _require_alike(self._parameters, self._gradient, self._scratch, *self._slot.values())
         self._many_steps = self._parameters.new_full((), np.inf, dtype=torch.float32)
 
@@ -231,12 +231,12 @@ class FusedAdam(MomentOptimizer):
         if self._layout.k == 1:
             self._subtract_step(self._parameters)
         else:
-            # The kernel knows one rate: from zero it leaves what the members' rates then multiply.
+            # The kernel has one rate. It computes the step from zero, which is then multiplied by the members' rates.
             self._subtract_step(self._scratch.zero_())
             self._parameters.addcmul_(self._scratch, self._rate)
 
     def _subtract_step(self, values: Tensor) -> None:
-        """Subtract the rule's step at this pace from `values`."""
+        """Subtract the step of the rule, with the rate `_pace`, from `values`."""
         settings = self._settings[0]
         fused_adam(
             values,
@@ -251,7 +251,7 @@ class FusedAdam(MomentOptimizer):
 
 
 class TorchOptimizer(Optimizer):
-    """Any of PyTorch's optimizers, handed the one flat parameter of one network."""
+    """Any optimizer class of PyTorch, for one network whose parameters are one flat tensor."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -260,7 +260,7 @@ class TorchOptimizer(Optimizer):
         self._optimizer = _torch_optimizer(settings, self._parameters, self._gradient)
         self.rule = _rule_of(type(self._optimizer))
         if self._states[0]:
-            # Copies, floats in the dtype of the parameter: the optimizer works in place.
+            # Copies, because the optimizer works in place; `load_state_dict` casts floats to the parameter's dtype.
             earlier = _each_leaf(self._states[0]["torch"], torch.tensor, np.ndarray)
             self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": earlier})
 
@@ -285,7 +285,7 @@ def _torch_optimizer(settings: Settings, parameters: Tensor, gradient: Tensor) -
 
 
 def _rule_of(solver: type[torch.optim.Optimizer]) -> str:
-    """Name a class of optimizers."""
+    """Return the name of an optimizer class."""
     return f"{solver.__module__}.{solver.__qualname__}"
 
 
@@ -299,19 +299,19 @@ def _each_leaf(tree: Any, convert: Callable[[Any], Any], kind: type) -> Any:
 
 
 def _require_alike(*tensors: Tensor) -> None:
-    """Raise RuntimeError unless all are contiguous, of one shape, dtype and device: kernels write as if they were."""
+    """Raise RuntimeError unless all are contiguous and of one shape, dtype and device: kernels do not check this."""
     kinds = {(tensor.shape, tensor.dtype, tensor.device, tensor.is_contiguous()) for tensor in tensors}
     if len(kinds) > 1 or not tensors[0].is_contiguous():
         raise RuntimeError(f"a kernel needs tensors of one kind in contiguous memory, got {kinds}")
 
 
 def resumed(state: Mapping[str, Any], settings: Settings, layout: Layout) -> Mapping[str, Any]:
-    """Return an earlier training's state if it is of this rule and these parameters, else an empty one.
+    """Return the state of an earlier training if its rule and parameters are the same, else an empty state.
 
-    Raises ValueError for a state that contradicts itself, as a damaged file may: optimizers trust its shapes.
+    Raises ValueError if the state contradicts itself, as in a damaged file: optimizers do not check its shapes.
     """
     shapes = state.get("parameters") if isinstance(state, Mapping) else None
-    # The order of the names is that of the packed values.
+    # The names have the same order as the packed values, so their order must agree too.
     if shapes != layout.shapes or list(shapes) != list(layout.shapes):
         return {}
     if isinstance(settings.solver, type):
@@ -328,9 +328,9 @@ def resumed(state: Mapping[str, Any], settings: Settings, layout: Layout) -> Map
 
 
 def _resumed_of_torch(state: Mapping[str, Any], settings: Settings, n: int) -> Mapping[str, Any]:
-    """Return a state that the same optimizer with options like these has left, else an empty one.
+    """Return the state if the same optimizer class, with similar options, has left it; else an empty state.
 
-    What a first step leaves in the shape of the parameter `(n,)`, or in that of a number, has that shape for good.
+    A value whose shape after a first step is that of the parameter, `(n,)`, or of a number, `()`, must have that shape.
     """
     assert isinstance(settings.solver, type)
     optimizer = _torch_optimizer(settings, torch.zeros(n), torch.zeros(n))
@@ -350,14 +350,14 @@ def _resumed_of_torch(state: Mapping[str, Any], settings: Settings, n: int) -> M
 
 
 def _require_array(name: str, found: Any, dtypes: set[str], shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless a part of an optimizer's state is an array of one of these dtypes and this shape."""
+    """Raise ValueError unless a part of an optimizer's state is an array with one of these dtypes and this shape."""
     if not isinstance(found, np.ndarray) or found.dtype.name not in dtypes or found.shape != shape:
         given = f"shape {found.shape}, {found.dtype}" if isinstance(found, np.ndarray) else repr(found)
         raise ValueError(f"the optimizer's {name} must have shape {shape}, as its parameters have, got {given}")
 
 
 def require_usable(solver: type[torch.optim.Optimizer], options: Mapping[str, Any], rate: float) -> None:
-    """Raise ValueError unless one can make such an optimizer and take a step without a closure."""
+    """Raise ValueError unless the optimizer can be made and can take a step without a closure."""
     if "lr" in options:
         raise ValueError(f"solver_kwargs must not hold 'lr', which is learning_rate_init, got lr={options['lr']!r}")
     closure = inspect.signature(solver.step).parameters.get("closure")
@@ -377,7 +377,7 @@ def require_usable(solver: type[torch.optim.Optimizer], options: Mapping[str, An
 def optimizer_class(
     settings: Sequence[Settings], states: Sequence[Mapping[str, Any]], has_fused_adam: bool
 ) -> type[Optimizer]:
-    """Return the class that serves members with these settings and states."""
+    """Return the optimizer class for members with these settings and states."""
     if isinstance(settings[0].solver, type):
         return TorchOptimizer
     if settings[0].solver == "sgd":
@@ -388,7 +388,7 @@ def optimizer_class(
 
 
 class GradientNorms:
-    """The norms of k members' gradients, and what keeps them within limits (Pascanu et al., ICML 2013)."""
+    """The norms of the gradients of k members, and clipping to a maximum norm (Pascanu et al., ICML 2013)."""
 
     def __init__(
         self,
@@ -408,7 +408,7 @@ class GradientNorms:
         return self._limits is not None
 
     def clip(self) -> None:
-        """Scale the gradients of members whose norm is above their limit down to it."""
+        """Scale down the gradients of members whose norm is above their limit."""
         if self._limits is not None:
             self.measure(self._all)
             self.limit(self._all)
@@ -420,12 +420,12 @@ class GradientNorms:
         return self._norms().tolist()
 
     def measure(self, pieces: Iterable[int]) -> None:
-        """Take note of the norms of some pieces."""
+        """Compute the norms of some pieces."""
         for i in pieces:
             torch.linalg.vector_norm(self._pieces[i], 2, 1, out=self._each_piece[i])
 
     def limit(self, pieces: Iterable[int]) -> None:
-        """Scale some pieces down, once all have been measured."""
+        """Scale down some pieces; all pieces must have been measured."""
         assert self._limits is not None
         norms = self._norms()
         factors = torch.where(norms > self._limits, self._limits / norms, 1.0).unsqueeze(1)

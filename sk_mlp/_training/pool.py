@@ -15,7 +15,7 @@ from sk_mlp._compute.device import as_tensor
 from sk_mlp._compute.kernels import Products
 from sk_mlp._network.batch import DenseRows, SparseRows, copy_if_cast, part_of, rows_within
 
-_WINDOW_BYTES = 2**20  # of inputs gathered at once,
+_WINDOW_BYTES = 2**20  # of inputs that are gathered at once
 
 
 class DensePool:
@@ -25,15 +25,15 @@ class DensePool:
         self._X, self._products = as_tensor(X[None], device), products
 
     def slice(self, start: int, stop: int) -> DenseRows:
-        """Return adjacent rows as a batch of one member; a view where the number type is already right."""
+        """Return adjacent rows as a batch of one member; a view if the dtype is already right."""
         return DenseRows(self._X[:, start:stop].to(self._products.dtype), self._products)
 
     def gatherer(self, k: int, n: int, n_steps: int) -> DenseGatherer:
-        """Return what gathers up to `n_steps` steps of `n` rows for each of `k` members."""
+        """Return a gatherer of up to `n_steps` steps of `n` rows for each of `k` members."""
         return DenseGatherer(self._X[0], self._products, k, n, n_steps)
 
     def shard_gatherers(self, n: int, shards: Sequence[Any]) -> tuple[DenseRows, list[ShardGatherer]]:
-        """Return what gathers a shard each of the `n` rows of a step of one member, and all these rows."""
+        """Return the `n` rows of a step of one member, and for each shard of them a gatherer."""
         buffer = self._X.new_empty(1, n, self._X.shape[2])
         cast = buffer.to(self._products.dtype)
         parts = [part_of(buffer, cast, (slice(None), rows)) for rows in shards]
@@ -42,7 +42,7 @@ class DensePool:
 
 
 class DenseGatherer:
-    """Copies rows of a pool into a buffer of its own, as many steps at once as fit a processor's cache."""
+    """Copies rows of a pool into its own buffer, as many steps at once as fit a processor's cache."""
 
     def __init__(self, X: Tensor, products: Products, k: int, n: int, n_steps: int) -> None:
         self._X, self._step_size = X, k * n
@@ -52,7 +52,7 @@ class DenseGatherer:
         by_step = self._cast.view(window, k, n, -1)
         each = zip(by_step.unbind(), by_step.mT.unbind(), strict=True)
         self._steps = [DenseRows(values, products, transposed) for values, transposed in each]
-        # Refers to the index whose rows the buffer holds all; weakly, because it may be a view of a large one.
+        # A weak reference to the index whose rows are all in the buffer; weak, because it may be a view of a large one.
         self._held: Callable[[], Tensor | None] = _no_index
 
     def __call__(self, index: Tensor) -> Iterator[DenseRows]:
@@ -72,11 +72,11 @@ class DenseGatherer:
 
 
 def _no_index() -> None:
-    """Refer to no index."""
+    """Return None, as a reference to no index."""
 
 
 class ShardGatherer:
-    """Copies some rows of each step of one member from a pool to their place among the step's rows."""
+    """Copies the rows of one shard, in each step of one member, from a pool to their place in the step's buffer."""
 
     def __init__(self, X: Tensor, products: Products, buffer: Tensor, cast: Tensor) -> None:
         self._X, self._buffer, self._cast = X, buffer, cast  # (n_pool, n_features), and twice (1, n, n_features)
@@ -91,7 +91,7 @@ class ShardGatherer:
 
 
 class SparsePool:
-    """Samples as one CSR matrix, which stays in SciPy's hands until a batch is needed."""
+    """Samples as one CSR matrix of SciPy; each batch is converted to PyTorch when it is needed."""
 
     def __init__(self, X: sp.csr_array, device: torch.device, products: Products) -> None:
         self._X, self._device, self._dtype = X, device, products.dtype
@@ -101,12 +101,12 @@ class SparsePool:
         return SparseRows([self._X[start:stop]], self._device, self._dtype)
 
     def gatherer(self, _k: int, _n: int, _n_steps: int) -> SparseGatherer:
-        """Return what picks rows step by step."""
+        """Return a gatherer that selects the rows of each step."""
         return SparseGatherer(self._X, self._device, self._dtype)
 
 
 class SparseGatherer:
-    """Picks rows of a CSR pool."""
+    """Selects rows of a CSR pool."""
 
     def __init__(self, X: sp.csr_array, device: torch.device, dtype: torch.dtype) -> None:
         self._X, self._device, self._dtype = X, device, dtype

@@ -1,4 +1,4 @@
-"""What a training has seen so far, and when that ends it."""
+"""The progress of a training so far, and when it ends the training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .settings import Settings
 
 
 class Progress(NamedTuple):
-    """What a training has seen so far; a warm start or `partial_fit` goes on from here.
+    """The progress of a training so far; a warm start or `partial_fit` continues from it.
 
-    `rate_factor` multiplies `learning_rate_init`, as `schedule` left it `n_scheduled` epochs after its beginning; `t`
-    counts training rows seen.
+    `rate_factor` multiplies `learning_rate_init`; `schedule` has set it, in its `n_scheduled` epochs so far. `t` is the
+    number of training rows seen.
     """
 
-    history: History = History()  # which does not change
+    history: History = History()  # a history does not change, so the default can be shared
     best_loss: float = np.inf
     best_score: float = -np.inf
     no_improvement: int = 0
@@ -29,28 +29,28 @@ class Progress(NamedTuple):
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Progress:
-        """Return the progress that `plain` has written."""
+        """Return the progress from the dictionary of `plain`."""
         return cls(**{**plain, "history": History.of(plain["history"])})
 
     def plain(self) -> dict[str, Any]:
-        """Return the same as a dictionary of numbers, text and arrays."""
+        """Return the progress as a dictionary of numbers, strings and arrays."""
         return {**self._asdict(), "history": self.history.plain()}
 
     def fresh_rate(self) -> Progress:
-        """Return the same progress at the beginning of the schedule, as a new optimizer has it."""
+        """Return the same progress at the beginning of the schedule, for a new optimizer."""
         return self._replace(rate_factor=1.0, n_scheduled=0)
 
     def fresh_score(self) -> Progress:
-        """Return the same progress without a best score, where the next ones are of another kind."""
+        """Return the same progress without a best score, if the next scores cannot be compared with it."""
         return self._replace(best_score=-np.inf, no_improvement=0)
 
 
 def observe(progress: Progress, settings: Settings, epoch: Epoch, n_rows: int) -> Progress:
     """Return the progress after one more epoch over `n_rows` rows.
 
-    With early stopping the validation score counts, else the loss. An epoch is an improvement unless it falls short of
-    the best by `tol`. Not-a-number never falls short, as in scikit-learn, and never becomes the best: `min` and `max`
-    keep their first argument then.
+    With early stopping the validation score counts, otherwise the loss. An epoch counts as an improvement unless it is
+    less than `tol` better than the best. As in scikit-learn, NaN counts as an improvement; but NaN never becomes the
+    best, because `min` and `max` then return their first argument.
     """
     best_loss, best_score, score = progress.best_loss, progress.best_score, epoch.validation_score
     if settings.early_stopping and score is not None:
@@ -68,5 +68,5 @@ def observe(progress: Progress, settings: Settings, epoch: Epoch, n_rows: int) -
 
 
 def on_plateau(progress: Progress, settings: Settings) -> bool:
-    """Tell whether more than `n_iter_no_change` epochs in a row brought no improvement."""
+    """Whether more than `n_iter_no_change` consecutive epochs had no improvement."""
     return progress.no_improvement > settings.n_iter_no_change

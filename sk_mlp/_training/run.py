@@ -1,7 +1,7 @@
-"""`run` carries out a task: alone, or together with the fits of other calls where one gathers them.
+"""`run` carries out a task: alone, or together with the fits of other calls.
 
-A plain fit comes as far as here and trains. Where calls run side by side, as under the joblib backend of `stacking.py`,
-whoever runs them announces itself in `gathering`, and a task waits for others that train as one stack with it.
+A plain fit calls `run` and trains alone. The joblib backend of `stacking.py` runs several calls together. It sets
+`gathering` in each of them; a task then waits for other tasks with which it trains as one stack.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from .task import FitResult, FitTask
 
 
 class Gathering(Protocol):
-    """One of several calls side by side, whose fits wait for each other and train as stacks."""
+    """One of several calls whose fits wait for each other and train as stacks."""
 
     def is_here(self) -> bool:
-        """Whether the code that asks is the call itself, and not a thread that it has begun."""
+        """Whether the running code belongs to the call itself, and not to a thread that the call has started."""
 
     def run(self, task: FitTask) -> FitResult:
-        """Carry out a task together with others, and return what came of it."""
+        """Carry out a task together with others, and return its result."""
 
     def surroundings(self) -> Surroundings:
-        """Return what code of the call's is to run in, while other calls have their turn."""
+        """Return the environment in which code of the call must run, while other calls run alternately with it."""
 
     def held(self, X: Any, given: Any) -> Any:
-        """Return X, as a fit that waits may hold it: the arrays it was made of, `given`, may change in the meantime."""
+        """Return X in memory that cannot change while the fit waits: the caller may change the `given` arrays."""
 
     def held_as_given(self, values: Any) -> Any:
-        """Return what a caller has given, as `held` does, in the form in which it was given."""
+        """Return the caller's values, in their original form, in memory that cannot change while the fit waits."""
 
 
 gathering: ContextVar[Gathering | None] = ContextVar("gathering", default=None)
 
 
 def _gathering_here() -> Gathering | None:
-    """Return who gathers the fits of the running call, if anybody does."""
+    """Return the gathering of the running call; None if its fits train alone."""
     found = gathering.get()
     return found if found is not None and found.is_here() else None
 
 
 def run(task: FitTask) -> FitResult:
-    """Carry out a task and return what came of it; raise what its training has failed with."""
+    """Carry out a task and return its result; raise the error if its training has failed."""
     gatherer = _gathering_here()
     return run_alone(task) if gatherer is None or has_turn() else gatherer.run(task)
 
 
 def run_alone(task: FitTask) -> FitResult:
-    """Carry out a task by itself."""
+    """Carry out a task alone."""
     if task.settings.solver == "lbfgs":
         return minimise(task)
     (outcome,) = train([task])
@@ -66,30 +66,30 @@ def run_alone(task: FitTask) -> FitResult:
 
 
 def is_gathered() -> bool:
-    """Whether others have their turn in the course of a fit: what they have drawn cannot be taken back."""
+    """Whether other calls run during a fit; the random numbers that they draw cannot be undone."""
     return _gathering_here() is not None
 
 
 def surroundings() -> Surroundings:
-    """Return what code of the caller's is to run in, which a training may run among others' calls."""
+    """Return the environment in which the caller's code must run, also if it is called during other calls."""
     gatherer = _gathering_here()
     return Modes.now() if gatherer is None else gatherer.surroundings()
 
 
 def held(X: Any, given: Any) -> Any:
-    """Return X as a fit may hold it until it trains; `given` is what the caller has passed for it."""
+    """Return X in memory that cannot change until the fit trains; `given` is what the caller has passed as X."""
     gatherer = _gathering_here()
     return X if gatherer is None else gatherer.held(X, given)
 
 
 def held_as_given(values: Any) -> Any:
-    """Return what a caller has passed, as a fit may hold it until it trains."""
+    """Return the caller's values, in their original form, in memory that cannot change until the fit trains."""
     gatherer = _gathering_here()
     return values if gatherer is None else gatherer.held_as_given(values)
 
 
 def stack_key(task: FitTask) -> Hashable:
-    """Return what tasks have to agree in to train as one stack; modules and PyTorch's optimizers train alone."""
+    """Return a key: tasks with the same key train as one stack. Modules and PyTorch's optimizers train alone."""
     settings = task.settings
     if not isinstance(settings.solver, str):
         return id(task)
@@ -107,7 +107,7 @@ def stack_key(task: FitTask) -> Hashable:
 
 
 def member_bytes(task: FitTask) -> int:
-    """Return how many bytes a member's training touches in a step: a batch's values, and what parameters come with."""
+    """Return the bytes that a training step of a member uses: values of a batch, parameters, optimizer state."""
     network = task.network
     values = network.input_values(task.table.X) + 3 * (sum(network.widths) + network.n_outputs)
     batch = task.settings.batch_size * values

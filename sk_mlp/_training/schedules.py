@@ -1,7 +1,7 @@
-"""Learning rates as functions of progress: what multiplies `learning_rate_init`, epoch by epoch.
+"""Learning rates as functions of progress: the factor of `learning_rate_init` in each epoch.
 
-A schedule has two moments: before every epoch, and a plateau (no improvement for more than `n_iter_no_change` epochs),
-where it may lower the rate instead of letting the training stop. Warming up multiplies any of them.
+A schedule can change the factor before every epoch, and at a plateau (no improvement for more than `n_iter_no_change`
+epochs), where it may lower the rate instead of stopping the training. During warmup, another factor multiplies it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from typing import NamedTuple
 from .progress import Progress
 from .settings import Settings
 
-_SMALLEST_RATE = 1e-6  # below it "adaptive" and "plateau" stop
-# As torch.optim.lr_scheduler.OneCycleLR has them.
+_SMALLEST_RATE = 1e-6  # "adaptive" and "plateau" stop if the rate is not above this
+# The defaults of torch.optim.lr_scheduler.OneCycleLR.
 _RISE, _FIRST_FACTOR, _LAST_FACTOR = 0.3, 1 / 25, 1 / 250_000
 
 
 def _stop(_progress: Progress, _settings: Settings) -> None:
-    """Give up at a plateau."""
+    """Stop at a plateau."""
 
 
 class Schedule(NamedTuple):
-    """`factor` is the next epoch's, `on_plateau` a lower one, or None to stop.
+    """`factor` returns the factor of the next epoch, `on_plateau` a lower factor, or None to stop.
 
-    `every_solver` unless SGD's alone; `has_end` if it plans for `max_iter` epochs, so that training is complete then.
+    `every_solver` is False for schedules only for SGD. `has_end` is True for schedules that end with `max_iter` epochs,
+    so that training is then complete.
     """
 
     factor: Callable[[Progress, Settings], float]
@@ -36,12 +37,12 @@ class Schedule(NamedTuple):
 
     @property
     def lowers(self) -> bool:
-        """Whether plateaus lower the rate, until it is too small."""
+        """Whether a plateau lowers the rate, until it is too small."""
         return self.on_plateau is not _stop
 
 
 def _same(progress: Progress, _settings: Settings) -> float:
-    """Keep the rate."""
+    """Return the factor of the last epoch."""
     return progress.rate_factor
 
 
@@ -57,7 +58,7 @@ def _inverse_scaling(progress: Progress, settings: Settings) -> float:
 
 
 def _divide_by(divisor: float) -> Callable[[Progress, Settings], float | None]:
-    """Return what divides the rate, until it is too small to matter."""
+    """Return a function that divides the factor at a plateau, until the rate is too small."""
 
     def lower(progress: Progress, settings: Settings) -> float | None:
         if settings.learning_rate_init * progress.rate_factor <= _SMALLEST_RATE:
@@ -73,18 +74,18 @@ def _between(start: float, stop: float, share: float) -> float:
 
 
 def _share(progress: Progress, settings: Settings) -> float:
-    """Return how much of the epochs that follow warming up is over."""
+    """Return the completed fraction of the epochs after the warmup."""
     n = settings.max_iter - settings.warmup_epochs
     return max(0, progress.n_scheduled - settings.warmup_epochs) / max(1, n)
 
 
 def _cosine(progress: Progress, settings: Settings) -> float:
-    """Fall from 1 to 0 (Loshchilov and Hutter, "SGDR", 2017)."""
+    """Return a factor that falls from 1 to 0 (Loshchilov and Hutter, "SGDR", 2017)."""
     return _between(1.0, 0.0, _share(progress, settings))
 
 
 def _one_cycle(progress: Progress, settings: Settings) -> float:
-    """Rise to 1 and fall again (Smith and Topin, "Super-convergence", 2018)."""
+    """Return a factor that rises to 1 and falls again (Smith and Topin, "Super-convergence", 2018)."""
     share = _share(progress, settings)
     if share < _RISE:
         return _between(_FIRST_FACTOR, 1.0, share / _RISE)
@@ -92,7 +93,7 @@ def _one_cycle(progress: Progress, settings: Settings) -> float:
 
 
 def _called(progress: Progress, settings: Settings) -> float:
-    """Ask the user's function of the epoch."""
+    """Return the factor of the user-defined function of the epoch."""
     assert callable(settings.learning_rate)
     factor = settings.learning_rate(progress.n_scheduled)
     if not isinstance(factor, Real) or not isfinite(factor) or factor < 0:
@@ -114,7 +115,7 @@ _CALLED = Schedule(_called)
 
 
 def schedule_name(settings: Settings) -> str:
-    """Name the schedule in force: scikit-learn's three serve SGD alone, as there."""
+    """Return the name of the schedule that is used; as in scikit-learn, its three schedules are only for SGD."""
     if not isinstance(settings.learning_rate, str):
         return "callable"
     serves = SCHEDULES[settings.learning_rate].every_solver or settings.solver == "sgd"
@@ -127,7 +128,7 @@ def schedule_of(progress: Progress) -> Schedule:
 
 
 def take_up(progress: Progress, settings: Settings) -> Progress:
-    """Return progress to go on from; after another schedule than before, at its beginning."""
+    """Return the progress to continue from; if the schedule has changed, at the beginning of the new one."""
     name = schedule_name(settings)
     return progress if progress.schedule == name else progress.fresh_rate()._replace(schedule=name)
 
@@ -139,6 +140,6 @@ def with_next_rate(progress: Progress, settings: Settings) -> Progress:
 
 
 def rate(progress: Progress, settings: Settings) -> float:
-    """Return the learning rate of the next epoch; while warming up, it grows by equal steps."""
+    """Return the learning rate of the next epoch; during warmup it grows in equal steps."""
     warmth = min(1.0, (progress.n_scheduled + 1) / (settings.warmup_epochs + 1))
     return settings.learning_rate_init * progress.rate_factor * warmth

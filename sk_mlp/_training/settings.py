@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """The estimator's parameters that training reads, under the names scikit-learn gives them."""
+    """The estimator's parameters that training reads, under the same names."""
 
     solver: str | type[torch.optim.Optimizer]
     solver_kwargs: Mapping[str, Any] | None

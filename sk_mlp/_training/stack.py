@@ -26,10 +26,11 @@ from .optimizers import GradientNorms, optimizer_class
 from .step import SharedStep, WholeStep, computing, is_recordable
 from .validation import Scoring
 
-# Steps to come from which on one is recorded, which takes as long as replaying saves in about fifty.
+# Steps are recorded if at least this many remain; recording takes as long as replaying saves in about fifty steps.
 _WORTH_RECORDING = 100
 
-# Steps of the other size. One that is called from Python among others that are not takes three times as long as usual.
+# Minimum number of remaining steps of the other size. A step that is called from Python between replayed steps takes
+# three times as long as usual.
 _WORTH_RECORDING_TOO = 10
 
 
@@ -48,7 +49,7 @@ class Stack:
         settings, states = [task.settings for task in tasks], [member.optimizer_state for member in members]
         make_optimizer = optimizer_class(settings, states, has_fused_adam(task.device))
         self.optimizer = make_optimizer(self._buffers, settings, states)
-        # What each of the threads that share a step moves, a span of the one network's parameters; else nothing.
+        # If threads share a step: the span of the network's parameters that each thread updates.
         self._spans = self.layout.spans(crew.n_threads) if crew.n_threads > 1 else []
         self.norms = GradientNorms(self._pieces_of_gradient(), [s.max_grad_norm for s in settings])
         self.batches = Batches(
@@ -59,18 +60,18 @@ class Stack:
             n_shards=max(1, len(self._spans)),
         )
         shared = {n: self._steps_of_threads(n, data.products) for n in self.batches.n_steps}
-        # Each thread's, by number of rows.
+        # For each thread, the steps by number of rows.
         self._steps = [dict(zip(shared, steps, strict=True)) for steps in zip(*shared.values(), strict=True)]
         validates = any(task.validation is not None for task in tasks)
         self._validation = Scoring(self._buffers, data.for_validation(tasks), tasks) if validates else None
 
     def _pieces_of_gradient(self) -> list[Tensor]:
-        """Return views `(k, size)` that cover the gradient: one for each thread that shares the steps, if any do."""
+        """Return views `(k, size)` that cover the gradient; if threads share the steps, one view for each thread."""
         gradient = self._buffers.gradient
         return [gradient[span].unsqueeze(0) for span in self._spans] or self.layout.pieces(gradient)
 
     def _steps_of_threads(self, n: int, products: Products) -> Sequence[Callable[[Batch], None]]:
-        """Return each thread's share of the steps for batches of `n` rows."""
+        """Return, for each thread, its part of the steps for batches of `n` rows."""
         tasks = [member.task for member in self.members]
         task = tasks[0]
         backprop = task.network.value_and_gradient(self._buffers, n, task.objective, products, task.precision)
@@ -96,7 +97,7 @@ class Stack:
         return {i: member for i, member in enumerate(self.members) if member.is_running}
 
     def begin_epoch(self) -> None:
-        """Set the members' rates, and tell who listens."""
+        """Set the members' rates, and call their listeners."""
         for i, member in enumerate(self.members):
             member.begin_epoch(partial(self.values, i))
         self.optimizer.set_rates([member.rate for member in self.members])
@@ -111,19 +112,19 @@ class Stack:
             self._take_steps(0, *shards)
 
     def _take_steps_on_one_thread(self, thread: int, batches: Iterator[tuple[int, Batch]]) -> None:
-        """Do as `_take_steps` does, without threads of PyTorch's."""
+        """Do the same as `_take_steps`, without PyTorch's own threads."""
         with computing(self.members[0].task), threads(1):
             self._take_steps(thread, batches)
 
     def _take_steps(self, thread: int, batches: Iterator[tuple[int, Batch]]) -> None:
-        """Take a thread's share of the steps for these batches."""
+        """Take a thread's part of the steps for these batches."""
         steps = self._steps[thread]
         for n, batch in batches:
             raise_if_stopped()
             steps[n](batch)
 
     def records_of_epoch(self, start: float) -> list[Epoch]:
-        """Return what is known of each member's epoch that began at `start`; seconds are its share of the stack's."""
+        """Return the values of each member's epoch that began at `start`; seconds are its share of the stack's time."""
         validations = self._validations()
         losses, norms = self.batches.mean_losses(), self.norms.last()
         seconds = (self.clock() - start) / max(1, len(self.running()))
@@ -133,16 +134,17 @@ class Stack:
         ]
 
     def _validations(self) -> list[tuple[float, float | None]]:
-        """Return each member's loss and score on its validation rows; NaN and None without any."""
+        """Return each member's loss and score on its validation rows; NaN and None without validation rows."""
         if self._validation is None:
             return [(np.nan, None)] * len(self.members)
         with threads(self._n_threads):
             return self._validation.losses_and_scores()
 
     def has_diverged(self, i: int, loss: float, is_best: bool) -> bool:
-        """Whether values of member `i` are no longer finite, parameters or buffers.
+        """Whether member `i` has parameters or buffers that are no longer finite.
 
-        The loss of the next epoch tells of the parameters; those that score best are not to wait for it.
+        Parameters are checked if the loss is not finite or the score is the best. Otherwise the loss of the next epoch
+        will show it.
         """
         first = self.members[i].first.buffers
         if first and not stay_finite(self.members[i].task.network.buffers(), first):
@@ -157,7 +159,7 @@ class Stack:
         return State(parameters, self.members[i].task.network.buffers())
 
     def values(self, i: int) -> Values:
-        """Return what training has made of member `i`."""
+        """Return the current values of member `i`."""
         return Values(self.state(i), self.optimizer.labelled_state(i))
 
     def write_back(self, i: int) -> None:

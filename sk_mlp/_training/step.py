@@ -1,9 +1,9 @@
-"""A training step, by one thread or by several that share it, called from Python or replayed.
+"""A training step, by one thread or shared by several threads, called from Python or replayed.
 
-PyTorch's own threads meet at each operation, some twenty times a step of a large network, and wait for the slowest of
-them each time; where another process takes a processor for a while, that is long. Threads that share a step meet two
-times. First each takes some rows of the batch to their losses and deltas. Then each fills the gradient of some of the
-parameters, from all rows, and moves these.
+PyTorch's own threads wait for the slowest of them after each operation, about twenty times in a step of a large
+network. This takes long if another process uses a processor. Threads that share a step wait for each other only twice.
+First each thread computes the losses and deltas of some rows of the batch. Then each thread computes the gradient of
+some of the parameters, from all rows, and updates these parameters.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from sk_mlp._network.network import ValueAndGradient
 from .optimizers import GradientNorms, Optimizer
 from .task import FitTask
 
-_SHARD_ROWS = 32  # at least, of a batch
+_SHARD_ROWS = 32  # minimum number of rows of a batch for each thread
 
 Phase = Callable[[Batch], None]
 
 
 @contextmanager
 def computing(task: FitTask) -> Iterator[None]:
-    """Set PyTorch's modes for training a task; its own optimizers keep state that is to be used outside, too."""
+    """Set PyTorch's modes for training a task; not inference mode for PyTorch's optimizers: their state is kept."""
     with own_modes(), task.network.context() if isinstance(task.settings.solver, str) else torch.no_grad():
         yield
 
 
 def runs_user_code(task: FitTask) -> bool:
-    """Whether each training step calls what users have written, or a module that may belong to one thread."""
+    """Whether each training step calls user-defined code, or a module that may have to stay in one thread."""
     return not (task.network.stacks and isinstance(task.settings.solver, str) and task.objective.is_recordable)
 
 
 def is_recordable(task: FitTask) -> bool:
-    """Whether a training step of networks like the task's is the same operations on tensors each time."""
+    """Whether each training step of networks like the task's is the same sequence of operations on tensors."""
     return not runs_user_code(task) and not sp.issparse(task.table.X) and can_replay(task.device)
 
 
 def n_shards(task: FitTask, n_threads: int) -> int:
-    """Return how many of the threads that pay share the steps of a network like the task's; 0 where PyTorch's compute.
+    """Return how many threads share the steps of a network like the task's; 0 if PyTorch's own threads compute them.
 
-    A share of few rows would read the coefs as often as one of many; and where more than half of the threads would be
-    left without any, PyTorch's are as many as there are processors.
+    Each thread needs enough rows, because it reads all coefs whether it has few rows or many. If more than half of the
+    `n_threads` would have no rows, PyTorch's own threads are used, which can use all processors.
     """
     n = min(n_threads, task.settings.batch_size // _SHARD_ROWS)
     can_share = is_recordable(task) and has_free_threads(task.device)
@@ -68,7 +68,7 @@ class WholeStep:
         self._move = _Recorded(self._move_once) if records else self._move_once
 
     def __call__(self, batch: Batch) -> None:
-        """Move the parameters once."""
+        """Update the parameters once."""
         self._optimizer.prepare()
         self._move(batch)
 
@@ -79,36 +79,36 @@ class WholeStep:
 
 
 class SharedStep:
-    """A thread's share of a training step for batches of one size.
+    """A thread's part of a training step for batches of one size.
 
-    `meet(then)` returns when all threads have come there and one of them has called `then`.
+    `meet(then)` returns when all threads have called it and one of them has called `then`.
     """
 
     def __init__(
         self,
-        i: int,  # of the thread
+        i: int,  # index of the thread
         backprop: BackpropShard,
         norms: GradientNorms,  # with a piece for each thread
         optimizer: Optimizer,  # of all parameters
-        mover: Optimizer,  # of the thread's
+        mover: Optimizer,  # of the parameters of this thread
         meet: Callable[[Callable[[], None]], None],
         *,
         records: bool,
     ) -> None:
         self._i, self._backprop, self._norms, self._mover, self._meet = i, backprop, norms, mover, meet
         phases = [_Recorded(phase) if records else phase for phase in self._phases()]
-        # A step is counted when all threads are sure to move, at the meeting before the last.
+        # A step is counted at the meeting before the last: from then on all threads will update their parameters.
         then = [_nothing] * (len(phases) - 2) + [optimizer.prepare, _nothing]
         self._phases_and_then = list(zip(phases, then, strict=True))
 
     def __call__(self, batch: Batch) -> None:
-        """Move the thread's parameters once."""
+        """Update the parameters of this thread once."""
         for phase, then in self._phases_and_then:
             phase(batch)
             self._meet(then)
 
     def _phases(self) -> list[Phase]:
-        """Return what is done between meetings; only the last moves parameters."""
+        """Return the phases between meetings; only the last phase updates parameters."""
         cast = [self._backprop.cast_parameters] if self._backprop.casts else []
         if self._norms.has_limits:
             return [*cast, self._backprop.fill_deltas, self._fill_gradient, self._limit_and_move]
@@ -128,13 +128,13 @@ class SharedStep:
 
 
 def _nothing() -> None:
-    """Do nothing: a meeting that only keeps phases apart."""
+    """Do nothing, at a meeting that only separates two phases."""
 
 
 class _Recorded:
-    """A phase called from Python the first time, recorded the second, and replayed from then on.
+    """A phase that is called from Python the first time, recorded the second time, and replayed after that.
 
-    The first time makes what is kept for good, constants for example. What cannot be recorded goes on being called.
+    The first call makes tensors that remain, such as constants. A phase that cannot be recorded is always called.
     """
 
     def __init__(self, phase: Phase) -> None:
@@ -142,7 +142,7 @@ class _Recorded:
         self._replay: Replay | None = None
 
     def __call__(self, batch: Batch) -> None:
-        """Do what the phase does."""
+        """Carry out the phase."""
         self._n_calls += 1
         if self._replay is not None:
             self._replay(batch.tensors())

@@ -1,4 +1,4 @@
-"""A fit as a value: what is to be done (`FitTask`), what came of it (`FitResult`), and how it ended (`Status`)."""
+"""A fit as a value: the task (`FitTask`), its result (`FitResult`), and how the training ended (`Status`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Status(Enum):
-    """How a training ended; the value is its message, filled in with the settings."""
+    """How a training ended; the value is a template of its message, to be filled with the settings."""
 
     CONVERGED = "Training loss did not improve more than tol={tol:f} for {n_iter_no_change} consecutive epochs."
     NO_BETTER_SCORE = (
@@ -52,19 +52,19 @@ class Status(Enum):
 
 
 class EpochListener(Protocol):
-    """Who is told of each epoch; what has come of the training so far is worked out only when it is asked for."""
+    """An object that is called at each epoch; `so_far` computes the current result of the training when called."""
 
     def begin_epoch(self, so_far: Callable[[], FitResult]) -> None:
-        """Take note that an epoch begins."""
+        """Handle the beginning of an epoch."""
 
     def end_epoch(self, so_far: Callable[[], FitResult]) -> bool:
-        """Take note that it has ended, and return whether training should end with it."""
+        """Handle the end of an epoch, and return True to end the training."""
 
 
 class Table(NamedTuple):
     """Some `rows` of a table, to train on or to validate on; arrays as in `FitTask`.
 
-    The weights that a user sees are `sample_weight * 2**exponent`.
+    The user's weights are `sample_weight * 2**exponent`.
     """
 
     X: Any
@@ -74,17 +74,17 @@ class Table(NamedTuple):
     exponent: int = 0
 
     def of_rows(self, rows: np.ndarray) -> Table:
-        """Return other rows of the same table, with weights in a unit of their own: only their own ratios matter."""
+        """Return other rows of the same table, with weights in their own unit: only the ratios of weights matter."""
         if self.sample_weight is None or not self.sample_weight[rows].any():
             return self._replace(rows=rows)
         scaled = Scaled.of(self.sample_weight[rows])
-        # Those of other rows may be infinite in this unit; nobody reads them.
+        # Weights of other rows may be infinite in this unit; they are not used.
         weight = np.ldexp(self.sample_weight, -scaled.exponent)
         return self._replace(rows=rows, sample_weight=weight, exponent=self.exponent + scaled.exponent)
 
     @property
     def users_weight(self) -> np.ndarray | None:
-        """The weights of the rows as a user has them, float64; None if all are 1."""
+        """The user's weights of the rows, float64; None if all are 1."""
         if self.sample_weight is None:
             return None
         return np.ldexp(self.sample_weight[self.rows], self.exponent)
@@ -93,8 +93,8 @@ class Table(NamedTuple):
 class Validation(NamedTuple):
     """Rows to validate on.
 
-    `score` maps a state to a number, more is better; without one the objective's own score counts, or minus its loss
-    if `by_loss`.
+    `score` maps a state to a number; larger is better. If it is None, the objective's own score is used, or minus its
+    loss if `by_loss`.
     """
 
     table: Table
@@ -106,11 +106,11 @@ class Validation(NamedTuple):
 class FitTask:
     """One training to be done. Arrays are NumPy (or SciPy CSR for `X`), in the precision's array dtype.
 
-    `parameters` is the starting point, `(n_parameters,)`, packed as `network.layout(1)` has it. A `target` is
-    `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices; weights may be float64. A network that holds a module
-    is changed in training. `seed` is for what is random in a network. A last batch of less than `fewest_rows` joins the
-    one before. `emit` takes each line of verbose output; `clock` gives seconds. Without an `rng` there is one batch,
-    whose order nobody sees.
+    `parameters` is the starting point, `(n_parameters,)`, packed as in `network.layout(1)`. A `target` is
+    `(n_samples, n_outputs)`, or `(n_samples, 1)` class indices; weights may be float64. Training changes a network that
+    holds a module. `seed` is the seed of random parts of the network. If the last batch has fewer than `fewest_rows`
+    rows, these join the batch before it. `emit` prints a line of verbose output; `clock` returns seconds. `rng` is None
+    if there is only one batch, whose order does not matter.
     """
 
     table: Table
@@ -139,10 +139,10 @@ class FitTask:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a `FitTask`, or has come of it so far; then there is no `status`.
+    """The result of a `FitTask`, or its current result during training; then `status` is None.
 
-    `state` is packed like the task's; `optimizer_state` holds NumPy arrays. `is_finite` tells whether all values of the
-    state are, but for those that were not from the beginning.
+    The parameters of `state` are packed like those of the task. `optimizer_state` contains NumPy arrays. `is_finite`
+    says whether all values of `state` are finite, except buffers that were not finite at the beginning.
     """
 
     state: State

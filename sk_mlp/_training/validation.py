@@ -1,4 +1,4 @@
-"""Members' losses and scores on the rows that they validate on."""
+"""Losses and scores of the members on their validation rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _VALIDATION_BYTES = 16 * 2**20  # of activations while scoring
 
 
 def _validation_table(task: FitTask, tasks: Sequence[FitTask]) -> Table:
-    """Return a task's validation rows; if it has none, none of another task's."""
+    """Return the validation rows of a task; if it has none, zero rows of another task's table."""
     if task.validation is not None:
         return task.validation.table
     return next(other.validation.table for other in tasks if other.validation)._replace(rows=np.arange(0))
 
 
 class Scoring:
-    """Scores k members on their validation rows, a bounded number of rows at a time.
+    """Computes losses and scores of k members on their validation rows, for a limited number of rows at a time.
 
-    Members with fewer rows than others are padded with weight 0; those without any have no score.
+    Members with fewer rows than others are padded with rows of weight 0; members without rows have no score.
     """
 
     def __init__(self, buffers: Buffers, data: Data, tasks: Sequence[FitTask]) -> None:
@@ -40,7 +40,7 @@ class Scoring:
         n = max(len(table.rows) for table in own)
         tables = [t._replace(rows=np.concatenate([t.rows, np.zeros(n - len(t.rows), np.int64)])) for t in own]
         self._target = data.target(tables).view(layout.k, n, -1).mT
-        # Scores are summed in float64, which not every device has.
+        # On the CPU, because scores are summed in float64, which some devices lack.
         self._target_of_scores = self._target.cpu()
         self._weight = _padded_weight(data.weight(tables), [len(table.rows) for table in own], n)
         index = torch.from_numpy(np.stack(data.rows(tables))).to(task.device)
@@ -57,7 +57,7 @@ class Scoring:
         self._gather = {n: data.pool.gatherer(layout.k, n, 1) for n in set(self._sizes)}
 
     def losses_and_scores(self) -> list[tuple[float, float | None]]:
-        """Return each member's mean loss, without the penalty, and score; NaN and None without validation rows."""
+        """Return each member's mean loss (without the penalty) and score; NaN and None without validation rows."""
         copy_if_cast(self._parameters, self._working)
         for index, raw in zip(self._index, self._raw.split(self._sizes, dim=-1), strict=True):
             (inputs,) = self._gather[raw.shape[-1]](index)
@@ -73,7 +73,7 @@ class Scoring:
 
 
 def _padded_weight(weight: Tensor | None, sizes: Sequence[int], n: int) -> Tensor | None:
-    """Return weights `(k, n)`, zero beyond each member's size; None where all rows weigh one."""
+    """Return weights `(k, n)`, zero beyond each member's size; None if all rows have weight 1."""
     if weight is None and min(sizes) == n:
         return None
     counts = torch.arange(n) < torch.tensor(sizes).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Sample weights by their ratios, which is all that counts of them where there is no penalty."""
+"""Sample weights as numbers near 1 times a power of two: without a penalty, only their ratios matter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 class Scaled(NamedTuple):
     """Weights `values * 2**exponent`, `(n,)` float64, the largest of `values` in [0.5, 1) unless all are 0.
 
-    So they have room in every number type, whatever their own scale is; and as the unit is a power of two, no digit
+    Every dtype can therefore represent `values`, for weights of any scale. Because the unit is a power of two, no digit
     changes.
     """
 
@@ -20,12 +20,12 @@ class Scaled(NamedTuple):
 
     @classmethod
     def of(cls, weights: np.ndarray) -> Self:
-        """Return finite weights `(n,)` of any scale."""
+        """Return the scaled form of finite weights `(n,)` of any scale."""
         _, exponent = frexp(weights.max())
         return cls(np.ldexp(weights, -exponent), exponent)
 
     def times(self, factors: np.ndarray) -> Self:
-        """Return the products with finite factors `(n,)`, which are 0 only where they are next to nothing."""
+        """Return the products with finite factors `(n,)`; a product becomes 0 only if it is relatively very small."""
         other = self.of(factors)
         product = self.of(self.values * other.values)
         return type(self)(product.values, product.exponent + self.exponent + other.exponent)
@@ -34,7 +34,7 @@ class Scaled(NamedTuple):
 def penalty_for(alpha: float, exponent: int, dtype: np.dtype) -> float:
     """Return `alpha` in the unit of weights that are multiples of `2**exponent`.
 
-    Raises ValueError where it is so large that its square, which Adam keeps, is none of `dtype`.
+    Raises ValueError if it is so large that its square, which Adam stores, is too large for `dtype`.
     """
     try:
         scaled = ldexp(alpha, -exponent)
