@@ -1,14 +1,14 @@
-"""What is minimised: pointwise losses on raw predictions, their gradients, inverse links and scores.
+"""What is minimized: pointwise losses of raw predictions, their gradients, inverse links and scores.
 
 Conventions
 -----------
-- Inside the engine a `raw_prediction` has shape `(k, n_outputs, n)`: outputs before rows, because reductions over
-  a short last dimension are several times slower.
-- A `target` has the same shape, but for `CrossEntropy`, whose target are class indices `(k, 1, n)`, and for
-  `GaussianLikelihood`, which has two raw predictions for each target.
+- In this package a `raw_prediction` has shape `(k, n_outputs, n)`: outputs before rows, because reductions over a
+  short last dimension are several times slower.
+- A `target` has the same shape, with two exceptions: the target of `CrossEntropy` is class indices `(k, 1, n)`, and
+  `GaussianLikelihood` has two raw predictions for each target.
 - Every loss is computed from the raw prediction, never from a probability: no clipping, no -inf.
-- Losses of a row are half deviances; over several outputs they add up, except for `SquaredError`, which reports their
-  mean but minimises their sum, as scikit-learn's `MLPRegressor` does.
+- The losses of a row are half deviances. The loss of several outputs is their sum, except for `SquaredError`, which
+  reports the mean but minimizes the sum, like scikit-learn's `MLPRegressor`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from sk_mlp._compute.intra_op import callers_threads
 
 from ._alike import is_same_function
 
-# Above this argument softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
+# Above this argument, softplus(z) equals z to the last bit of a float64; exp of it is finite in float32.
 _SOFTPLUS_LINEAR = 40.0
-_TAIL = 20.0  # logit from which the sigmoid gives way to a slower tail
-_RARE = 350.0  # minus the log-probability from which exp does
-_LEAST_SHARE = 1e-12  # of a class, or a mean, in the loss of a constant prediction
-_REWEIGHTINGS = 6  # of rows for Huber's location, which are then as good as done
+_TAIL = 20.0  # above this logit, the sigmoid is replaced by a slower tail
+_RARE = 350.0  # above this value of minus the log-probability, exp is replaced by a slower tail
+_LEAST_SHARE = 1e-12  # minimum frequency of a class, or minimum mean, in the loss of a constant prediction
+_REWEIGHTINGS = 6  # number of reweightings of rows for Huber's location, which has then almost converged
 _LOG_LEAST_VARIANCE = log(1e-12)  # keeps a Gaussian likelihood bounded where a prediction is exact
 
 
 def _exp_above_zero(log_proba: Tensor) -> Tensor:
-    """Return float64 probabilities that keep their order above 0: those under exp(-350) end at exp(-700)."""
+    """Return float64 probabilities that keep their order above 0: those below exp(-350) are mapped above exp(-700)."""
     if log_proba.min().item() >= -_RARE:
         return log_proba.exp()
     rarity = -log_proba
@@ -48,7 +48,7 @@ def _exp_above_zero(log_proba: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _all(value: float, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return one value everywhere, made once a shape and not once a step."""
+    """Return a tensor with one value everywhere, cached because making it in each step would take time."""
     return torch.tensor(value, dtype=dtype, device=device).expand(shape)
 
 
@@ -71,7 +71,7 @@ def _entropy(shares: np.ndarray) -> np.ndarray:
 
 
 def _quantiles(target: Tensor, sample_weight: Tensor, quantile: float) -> Tensor:
-    """Return weighted quantiles over the rows, `(1, n_outputs, 1)`: the first value that this share is not above."""
+    """Return weighted quantiles over the rows, `(1, n_outputs, 1)`: the first value with enough weight up to it."""
     ordered, index = target.sort(-1)
     reached = sample_weight[index].cumsum(-1)
     first = (reached < quantile * reached[..., -1:]).sum(-1, keepdim=True)
@@ -79,12 +79,12 @@ def _quantiles(target: Tensor, sample_weight: Tensor, quantile: float) -> Tensor
 
 
 class Objective(ABC):
-    """The loss of one task, in raw space. Objectives of one class and the same parameters are equal."""
+    """The loss of one task, a function of raw predictions. Objectives of one class with equal parameters are equal."""
 
     n_raw: ClassVar[int] = 1  # raw predictions for each output
-    # What early stopping goes by if a user says nothing: scikit-learn's score where its MLP has the loss.
+    # The default metric of early stopping: scikit-learn's score if its MLP has the loss.
     scoring: ClassVar[str] = "loss"
-    is_recordable: ClassVar[bool] = True  # whether `loss_and_gradient` is the same operations on tensors each time
+    is_recordable: ClassVar[bool] = True  # whether each `loss_and_gradient` is the same operations on tensors
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -95,7 +95,7 @@ class Objective(ABC):
     @property
     @abstractmethod
     def out_activation(self) -> str:
-        """scikit-learn's name of the inverse link."""
+        """Name of the inverse link, as in scikit-learn."""
 
     @abstractmethod
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
@@ -103,19 +103,20 @@ class Objective(ABC):
 
     @abstractmethod
     def inverse_link(self, raw: Tensor) -> Tensor:
-        """Map raw predictions to probabilities or expected values, same shape."""
+        """Return probabilities or expected values for raw predictions, with the same shape."""
 
     def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor | None:
-        """Return the raw prediction `(1, n_raw, 1)` of least loss among those equal for all rows.
+        """Return the constant raw prediction `(1, n_raw, 1)` with the smallest loss; None if it is not known.
 
-        For float64 targets `(1, n_outputs, n)`, or class indices, and weights `(n,)`. None where it is not known.
+        Targets are float64 `(1, n_outputs, n)`, or class indices; weights are `(n,)`.
         """
         return None
 
     def constant_loss(self, target: np.ndarray, sample_weight: np.ndarray, n_raw: int) -> float | None:
-        """Return the mean loss of that constant for targets `(n, n_outputs)` and weights `(n,)`; None if not known.
+        """Return the mean loss of the best constant for targets `(n, n_outputs)` and weights `(n,)`; None if not known.
 
-        Of the losses of most fits in closed form, in NumPy: in a small fit it takes a hundredth of the time otherwise.
+        The most common losses override this with a closed form in NumPy, because this takes a hundredth of the time of
+        a small fit.
         """
         targets, weights = torch.from_numpy(target.T[None].astype(float)), torch.from_numpy(sample_weight)
         constant = self.constant(targets, weights, n_raw)
@@ -125,18 +126,18 @@ class Objective(ABC):
         return average(losses, weights).item()
 
     def losses(self, raw: Tensor, target: Tensor) -> Tensor:
-        """Return the losses `(n,)` of one network's raw predictions, which may be overwritten."""
+        """Return the losses `(n,)` of one network's raw predictions; `raw` may be overwritten."""
         losses = raw.new_empty(1, raw.shape[-1])
         self.loss_and_gradient(raw, target, losses, torch.empty_like(raw))
         return losses[0]
 
     @abstractmethod
     def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """Score each member `(k,)`, more is better; NaN where a regression prediction is not finite."""
+        """Return the score of each member `(k,)`, larger is better; NaN if a regression prediction is not finite."""
 
 
 class Classification(Objective):
-    """Scored by accuracy; `label_smoothing` is the share of a target that is spread over all classes."""
+    """Scored by accuracy; `label_smoothing` is the fraction of a target that is spread evenly over all classes."""
 
     scoring = "accuracy"
 
@@ -144,7 +145,7 @@ class Classification(Objective):
         self.label_smoothing = label_smoothing
 
     def _smoothed(self, shares: Any, n_classes: int) -> Any:
-        """Return the shares that smoothing makes of a target's, an array or a tensor."""
+        """Return class frequencies (an array or a tensor) after label smoothing."""
         return shares * (1 - self.label_smoothing) + self.label_smoothing / n_classes
 
     @abstractmethod
@@ -163,7 +164,7 @@ class BinaryCrossEntropy(Classification):
     """Bernoulli negative log-likelihood, summed over outputs.
 
     `loss = softplus(s)` with `s = (1 - 2 y) z`, the form without cancellation for `y` in {0, 1}. Smoothing moves `y` by
-    `label_smoothing / 2` towards the other label and the loss by `-s` times that.
+    `label_smoothing / 2` towards the other label, and adds `-s` times this value to the loss.
     """
 
     out_activation = "logistic"
@@ -198,12 +199,12 @@ class BinaryCrossEntropy(Classification):
         return (raw > 0).long()
 
     def log_proba(self, raw: Tensor) -> Tensor:
-        # softplus over its whole range: torch's logsigmoid is the same function with its sign turned.
+        # logsigmoid is minus softplus of minus its argument, exact over the whole range.
         return F.logsigmoid(raw)
 
 
 class OneClass(BinaryCrossEntropy):
-    """Binary cross-entropy where only one class was seen, which is chosen whatever the network says."""
+    """Binary cross-entropy if there is only one class, which is always predicted."""
 
     def choose(self, raw: Tensor) -> Tensor:
         return torch.zeros_like(raw, dtype=torch.long)
@@ -215,8 +216,8 @@ class MultilabelCrossEntropy(BinaryCrossEntropy):
     def inverse_link(self, raw: Tensor) -> Tensor:
         """Return the sigmoid, kept strictly inside (0, 1) and strictly increasing.
 
-        Next to 1 a float64 runs out of digits, and a sigmoid would tie what the logits still tell apart. From a logit
-        of 20 on, `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is within 2.1e-9 of the sigmoid.
+        Near 1, a float64 has too few digits, so that different logits would have equal sigmoids. Above a logit of 20,
+        `1 - p` therefore falls like `20 / z` instead of `exp(-z)`; `p` is within 2.1e-9 of the sigmoid.
         """
         slow = 1 - torch.sigmoid(raw.new_tensor(-_TAIL)) * _TAIL / raw.clamp_min(_TAIL)
         return torch.where(raw > _TAIL, slow, super().inverse_link(raw)).clamp_max(1 - 2.0**-53)
@@ -225,8 +226,8 @@ class MultilabelCrossEntropy(BinaryCrossEntropy):
 class CrossEntropy(Classification):
     """Multinomial negative log-likelihood, `loss = logsumexp(z) - z[y]`.
 
-    Smoothing gives the share `label_smoothing` of a row to all classes alike (Szegedy et al., CVPR 2016), as
-    `torch.nn.CrossEntropyLoss` does.
+    Smoothing spreads the fraction `label_smoothing` of a row evenly over all classes (Szegedy et al., CVPR 2016), like
+    `torch.nn.CrossEntropyLoss`.
     """
 
     out_activation = "softmax"
@@ -265,8 +266,8 @@ class _Regression(Objective):
     """Scored by the coefficient of determination."""
 
     def score(self, raw: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """Return R2 averaged over outputs; a constant output scores 1 if met exactly, else 0."""
-        # R2 does not change with the origin; the first row as origin makes a constant output exactly zero.
+        """Return R2, averaged over outputs; for a constant output it is 1 if the prediction is exact, else 0."""
+        # R2 does not depend on the origin; with the first row as origin, a constant output is exactly zero.
         origin = target[..., :1].double()
         y, y_pred = target.double() - origin, self.inverse_link(raw).double() - origin
         weight = None if sample_weight is None else sample_weight.unsqueeze(1)
@@ -383,7 +384,7 @@ class HuberLoss(_OnValues):
     def constant(self, target: Tensor, sample_weight: Tensor, n_raw: int) -> Tensor:
         best = _quantiles(target, sample_weight, 0.5)
         for _ in range(_REWEIGHTINGS):
-            # A mean in which residuals beyond delta count as delta.
+            # A mean in which residuals larger than delta count as delta.
             weight = sample_weight * (self.delta / (target - best).abs().clamp_min(self.delta))
             best = (weight * target).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
         return best
@@ -398,7 +399,7 @@ class GaussianLikelihood(_Regression):
     """Gaussian negative log-likelihood without its constant, `loss = (log(v) + (y - m)**2 / v) / 2`.
 
     Raw predictions are all means, then all logarithms `s` of variances (Nix and Weigend, 1994); `v = exp(s) + 1e-12`.
-    All of it from `log(v)`, which is finite where `v` is not.
+    Everything is computed from `log(v)`, which is finite even if `v` overflows.
     """
 
     out_activation = "identity"
@@ -437,10 +438,10 @@ def standard_deviation(raw: Tensor) -> Tensor:
 
 
 class CustomLoss(Objective):
-    """A user's loss, `function(raw_prediction, target) -> (n,)`, through autograd; all else is the task's.
+    """A user-defined loss, `function(raw_prediction, target) -> (n,)`, differentiated by autograd.
 
-    The function sees one member, rows first: raw predictions `(n, n_outputs)`, and a target `(n, n_outputs)` or class
-    indices `(n,)`.
+    Inverse link and score are those of `task`. The function gets one member, with rows first: raw predictions
+    `(n, n_outputs)`, and a target `(n, n_outputs)` or class indices `(n,)`.
     """
 
     is_recordable = False
@@ -449,13 +450,13 @@ class CustomLoss(Objective):
         self.function, self.task = function, task
 
     def __eq__(self, other: object) -> bool:
-        # Equal losses train as one stack, by the function of one of them: it has to be the same one.
+        # Fits with equal losses train as one stack and call the function of one of them, so it must be the same.
         if not isinstance(other, CustomLoss) or self.task != other.task:
             return False
         return is_same_function(self.function, other.function)
 
     def __hash__(self) -> int:
-        return hash((CustomLoss, self.task))  # a function of a user's need not be hashable
+        return hash((CustomLoss, self.task))  # a user-defined function need not be hashable
 
     @property
     def out_activation(self) -> str:
@@ -463,7 +464,7 @@ class CustomLoss(Objective):
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         for i in range(len(raw)):
-            # Tensors made in inference mode cannot take part in autograd; copies made outside can.
+            # Autograd cannot use tensors that were made in inference mode, but copies that are made outside of it.
             with torch.inference_mode(False), torch.enable_grad(), callers_threads():
                 rows, truth = raw[i].mT.clone().requires_grad_(), target[i].mT.clone()
                 values = self.function(rows, truth if truth.is_floating_point() else truth[:, 0])
@@ -479,7 +480,7 @@ class CustomLoss(Objective):
         return self.task.score(raw, target, sample_weight)
 
     def _require_one_a_row(self, values: Tensor, n: int) -> None:
-        """Raise ValueError unless `values` are a loss for each row that depends on the raw predictions."""
+        """Raise ValueError unless `values` contains one loss for each row, and depends on the raw predictions."""
         if not isinstance(values, Tensor) or values.shape != (n,):
             found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
             raise ValueError(
@@ -493,7 +494,7 @@ class CustomLoss(Objective):
 def regression_objective(
     loss: str | Callable[[Tensor, Tensor], Tensor], quantile: float, huber_delta: float
 ) -> Objective:
-    """Return the objective that a regressor's parameters name."""
+    """Return the objective for the parameters of a regressor."""
     if not isinstance(loss, str):
         return CustomLoss(loss, SquaredError())
     if loss == "quantile":
@@ -509,5 +510,5 @@ _PLAIN_LOSSES: dict[str, Objective] = {
     "gaussian_nll": GaussianLikelihood(),
 }
 REGRESSION_LOSSES = {*_PLAIN_LOSSES, "quantile", "huber"}
-# Inverse links of regression by the name that `out_activation_` has for them.
+# Inverse links of regression, by their names in `out_activation_`.
 INVERSE_LINKS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda raw: raw, "exp": torch.exp}

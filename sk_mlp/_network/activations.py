@@ -1,8 +1,8 @@
-"""Hidden activations: value and derivative into given buffers, and their ``nn.Module``.
+"""Hidden activations: value and derivative, written to given buffers, and their `nn.Module`.
 
-Each derivative is the ATen kernel that autograd itself would call, reached without a graph. Those kernels
-read either the activation's output or its input; `Activation.keeps_input` says which of the two has to
-survive until the backward pass.
+Each derivative is the ATen kernel that autograd itself would call, here called without a graph. These kernels read
+either the output or the input of the activation; `Activation.keeps_input` says which of the two must be kept until the
+backward pass.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _aten = torch.ops.aten
 # Constants of Klambauer et al., "Self-Normalizing Neural Networks", 2017.
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 _LEAKY_SLOPE = 0.01  # torch.nn.LeakyReLU's default
-# Above this input softplus is its argument, to the last bit of a float64.
+# Above this input, softplus equals its argument to the last bit of a float64.
 _SOFTPLUS_LINEAR = 40.0
 
 
 class Activation(NamedTuple):
     """One elementwise activation.
 
-    `forward(z, out)` fills `out` (which is `z` itself unless `keeps_input`); `backward(gradient, kept)` multiplies
-    `gradient` in place by the derivative, where `kept` is the output, or the input if `keeps_input`. Without the two an
-    activation is only known as a module, and its derivative to autograd.
+    `forward(z, out)` fills `out` (which is `z` itself unless `keeps_input`). `backward(gradient, kept)` multiplies
+    `gradient` in place by the derivative, where `kept` is the output, or the input if `keeps_input`. If both are None,
+    only the module is known, and autograd computes the derivative.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Activation(NamedTuple):
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether the derivative is known here."""
+        """Whether the derivative is known in closed form."""
         return self.backward is not None
 
 
 def _nothing(_a: Tensor, _b: Tensor) -> None:
-    """Do nothing: the identity and its derivative."""
+    """Do nothing, for the identity and its derivative."""
 
 
 def _logistic(name: str) -> Activation:
@@ -113,7 +113,7 @@ _TABLE = (
     Activation(
         "mish",
         lambda z, out: _aten.mish.out(z, out=out),
-        # The one kernel here without a variant that writes into a given buffer.
+        # The only kernel here without a variant that writes to a given buffer.
         lambda grad, z: grad.copy_(_aten.mish_backward(grad, z)),
         nn.Mish,
         keeps_input=True,
@@ -131,9 +131,9 @@ ACTIVATIONS = {activation.name: activation for activation in _TABLE}
 
 
 def activations_of(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
-    """Return each hidden layer's activation: one for all of them, or one each.
+    """Return the activation of each hidden layer, from one for all layers or a sequence with one for each.
 
-    Raises ValueError for a sequence of another length, an unknown name, or what makes no `nn.Module`.
+    Raises ValueError for a sequence of another length, an unknown name, or a value that cannot make an `nn.Module`.
     """
     if isinstance(activation, str) or not isinstance(activation, Sequence | np.ndarray):
         return (_activation_of(activation),) * n_hidden
@@ -147,7 +147,7 @@ def activations_of(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
 
 
 def _activation_of(activation: Any) -> Activation:
-    """Return one layer's activation, from a name or from what makes a module."""
+    """Return the activation of one layer, from a name or from a callable that makes a module."""
     if isinstance(activation, str) and activation in ACTIVATIONS:
         return ACTIVATIONS[activation]
     if isinstance(activation, str | nn.Module) or not callable(activation):

@@ -1,4 +1,4 @@
-"""The network that an estimator's parameters describe: its first values, its modules, and its fitted attributes."""
+"""The network that an estimator's parameters describe: its initial values, and its modules."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .values import Weights
 
 
 class Architecture:
-    """A network of linear layers, or whatever `module(n_features, n_outputs)` builds instead.
+    """A network of linear layers, or the network that `module(n_features, n_outputs)` builds.
 
-    `description` holds the parameters that describe it, plain values that are kept with a fitted estimator:
-    `layer_sizes`, and the estimator's `activation`, `dropout`, `normalization` and `module`.
+    `description` contains the parameters that describe it: `layer_sizes`, and the estimator's `activation`, `dropout`,
+    `normalization` and `module`. These are plain values that a fitted estimator stores.
     """
 
     def __init__(self, description: Mapping[str, Any], init: str = "glorot_uniform") -> None:
@@ -43,29 +43,29 @@ class Architecture:
 
     @cached_property
     def activations(self) -> tuple[Activation, ...]:
-        """The activation of each hidden layer built here."""
+        """The activation of each hidden layer; empty for a user-defined module."""
         return () if self.factory else activations_of(self.description["activation"], len(self.layer_sizes) - 2)
 
     @cached_property
     def dropout(self) -> tuple[float, ...]:
-        """The rate of each hidden layer built here."""
+        """The dropout rate of each hidden layer; empty for a user-defined module."""
         return () if self.factory else dropout_rates(self.description["dropout"], len(self.layer_sizes) - 2)
 
     @property
     def _closed_form(self) -> ClosedForm:
-        """The network where its gradient is known in closed form."""
+        """The network, if its gradient is known in closed form."""
         return ClosedForm(self.layer_sizes, self.activations, self.dropout)
 
     @property
     def _has_closed_form(self) -> bool:
-        """Whether value and gradient are known without autograd."""
+        """Whether the gradient is known in closed form, without autograd."""
         if self.factory is not None or self.normalization is not None:
             return False
         return all(activation.has_closed_form for activation in self.activations)
 
     @property
     def is_user_defined(self) -> bool:
-        """Whether what a user wrote takes part in the network."""
+        """Whether the network contains a user-defined module or activation."""
         return self.factory is not None or not all(activation.has_closed_form for activation in self.activations)
 
     def check(self) -> None:
@@ -73,7 +73,7 @@ class Architecture:
         _ = self.activations, self.dropout
 
     def require_like(self, fitted: Architecture) -> None:
-        """Raise ValueError unless training can go on with the weights of a fitted network."""
+        """Raise ValueError unless training can continue with the weights of a fitted network."""
         for name in ("module", "normalization", "layer_sizes"):
             before, asked = fitted.description[name], self.description[name]
             found = difference(before, asked)
@@ -87,22 +87,22 @@ class Architecture:
 
     @property
     def is_random(self) -> bool:
-        """Whether anything but the weights of linear layers may be drawn at random."""
+        """Whether anything else than the weights of linear layers may be random."""
         return any(self.dropout) or not self._has_closed_form
 
     @property
     def _linear_names(self) -> tuple[str, ...]:
-        """Names of the linear layers in the modules built here."""
+        """Names of the linear layers in the module; empty for a user-defined module."""
         between = 1 + (self.normalization is not None) + self.is_random  # activation, normalization, dropout
         return tuple(str(i * (1 + between)) for i in range(len(self.layer_sizes) - 1)) if not self.factory else ()
 
     @property
     def _of_linear(self) -> set[str]:
-        """Names of their parameters in the modules' states."""
+        """Names of the parameters of the linear layers in the module's state."""
         return {f"{name}.{part}" for name in self._linear_names for part in ("weight", "bias")}
 
     def draw(self, rng: np.random.RandomState | None, seed: int, dtype: np.dtype) -> Weights:
-        """Return initial values: of linear layers built here from `rng`, of user-defined modules from `seed`."""
+        """Return initial values, drawn from `rng` for our linear layers, and from `seed` for user-defined modules."""
         assert rng is not None
         if self.factory is not None:
             return Weights([], [], _arrays(self._made_by_user(seed).state_dict(), dtype))
@@ -116,13 +116,13 @@ class Architecture:
         return weights._replace(rest=_arrays({name: state[name] for name in state if name not in own}, dtype))
 
     def precision(self, dtype: str, device: torch.device, n_rows: int, n_values: int) -> Precision:
-        """Return the dtypes to compute with; a user-defined module gets what `dtype` says, whatever its size."""
+        """Return the dtypes to compute with; for a user-defined module always those of the parameter `dtype`."""
         return PRECISIONS[dtype] if self.factory else precision_for(dtype, device, n_rows, n_values)
 
     def network_to_train(self, weights: Weights, seed: int, device: torch.device, precision: Precision) -> Network:
-        """Return the network to be trained, on a copy of `weights`; what it may draw depends on `seed`.
+        """Return the network to be trained, on a copy of `weights`; its random numbers depend on `seed`.
 
-        Raises ValueError unless what users wrote maps rows as it has to.
+        Raises ValueError if a user-defined module or activation returns a wrong shape.
         """
         if self._has_closed_form:
             return self._closed_form
@@ -134,7 +134,7 @@ class Architecture:
         return network
 
     def network_to_predict(self, weights: Weights) -> tuple[Network, list[np.ndarray]]:
-        """Return the network and its parameters' arrays; what users wrote may write to its values, and gets a copy."""
+        """Return the network and the arrays of its parameters; copies for user-defined code, which may change them."""
         weights = weights.copy() if self.is_user_defined else weights
         network: Network
         if self._has_closed_form:
@@ -145,7 +145,7 @@ class Architecture:
         return network, network.arrays(weights)
 
     def fitted_module(self, weights: Weights) -> nn.Module:
-        """Return the network as a live module over the memory of `weights`, all of which have to be there."""
+        """Return the network as a module over the memory of `weights`. Raises ValueError if some are missing."""
         module = self.module(weights, ModuleClasses())
         lacking = module.state_dict(keep_vars=True).keys() - weights.rest.keys() - self._of_linear
         if lacking and self.factory is None:
@@ -153,7 +153,7 @@ class Architecture:
         return module
 
     def module(self, weights: Weights, classes: ModuleClasses) -> nn.Module:
-        """Return the network as a module of such classes over the memory of `weights`."""
+        """Return the network as a module, built of `classes`, over the memory of `weights`."""
         rest = {name: over_memory_of(value) for name, value in weights.rest.items()}
         if self.factory is not None:
             return load(self._made_by_user(0), rest)
@@ -163,9 +163,9 @@ class Architecture:
         return module
 
     def _try_out(self, module: nn.Module, like: Tensor) -> None:
-        """Raise ValueError unless what users wrote maps rows of the dtype and on the device of `like` as it has to.
+        """Raise ValueError if a user-defined module or activation returns a wrong shape, tried with rows like `like`.
 
-        A module gives `n_outputs` raw predictions a row, an activation as many values as it gets.
+        A module must return `n_outputs` raw predictions per row, an activation as many values as it gets.
         """
         if self.factory is not None:
             n_features, n_outputs = self.layer_sizes
@@ -179,9 +179,9 @@ class Architecture:
                 _require_same_width(module[place], like.new_zeros(2, units))
 
     def fewest_rows(self, network: Network, n_rows: int, batch_size: int) -> int:
-        """Return how many rows a batch of `n_rows` in all must have: 2 if there might be 1 and the network cannot.
+        """Return the minimum number of rows in a batch: 2 if a batch might have 1 but the network cannot train on 1.
 
-        Raises ValueError if that cannot be.
+        Raises ValueError if batches of at least 2 of the `n_rows` rows are not possible.
         """
         may_be_one = batch_size == 1 or n_rows % batch_size == 1
         if not may_be_one or not self.is_user_defined or network.trains_on_one_row():
@@ -194,16 +194,16 @@ class Architecture:
         return 2
 
     def _built(self, weights: Weights, classes: ModuleClasses, seed: int) -> nn.Module:
-        """Return linear layers over `weights` with what comes between them."""
+        """Return a module of linear layers over `weights`, with activations, normalization and dropout."""
         coefs, intercepts = ([over_memory_of(a) for a in arrays] for arrays in (weights.coefs, weights.intercepts))
         makers = [activation.module for activation in self.activations]
-        # Where there is a state, dropout of 0 keeps its place, so that names do not depend on it.
+        # A network with a state has dropout layers also for a rate of 0, so that names do not depend on the rate.
         dropout = self.dropout if self.is_random else ()
         with building(seed) if self.is_user_defined else nullcontext():
             return build_module(coefs, intercepts, makers, dropout, self.normalization, classes)
 
     def _made_by_user(self, seed: int) -> nn.Module:
-        """Call the factory; what it draws from PyTorch's generator depends on `seed` alone."""
+        """Call the user-defined factory; random numbers from PyTorch's generators depend only on `seed`."""
         assert self.factory is not None
         with building(seed):
             module = self.factory(self.layer_sizes[0], self.layer_sizes[-1])
@@ -217,11 +217,11 @@ class Architecture:
         if not all(parameter.is_floating_point() for parameter in trained.values()):
             dtypes = sorted({str(parameter.dtype) for parameter in trained.values()})
             raise ValueError(f"module must have parameters of real numbers, got {', '.join(dtypes)}")
-        return copy.deepcopy(module)  # a function may return one module again and again
+        return copy.deepcopy(module)  # a function may return the same module in each call
 
 
 def _arrays(state: Mapping[str, Tensor], dtype: np.dtype) -> dict[str, np.ndarray]:
-    """Return copies as NumPy arrays, floats of `dtype` (by way of float64: NumPy has no bfloat16)."""
+    """Return copies as NumPy arrays, floats in `dtype` (converted through float64, because NumPy has no bfloat16)."""
     for name, value in state.items():
         if name.rpartition(".")[2] == "_extra_state" or not isinstance(value, Tensor):
             raise ValueError(
@@ -236,9 +236,9 @@ def _arrays(state: Mapping[str, Tensor], dtype: np.dtype) -> dict[str, np.ndarra
 
 
 def _tried(rule: str, module: nn.Module, rows: Tensor) -> Any:
-    """Return what a module predicts for rows; what it draws for them is drawn again later.
+    """Return the module's predictions for rows, without an effect on later random numbers.
 
-    Raises ValueError with the rule where the rows do not go together with it.
+    Raises ValueError with the text `rule` if the module cannot process the rows.
     """
     was_training = module.training
     try:
@@ -251,7 +251,7 @@ def _tried(rule: str, module: nn.Module, rows: Tensor) -> Any:
 
 
 def _require_same_width(activation: nn.Module, rows: Tensor) -> None:
-    """Raise ValueError unless an activation gives a value for each value."""
+    """Raise ValueError unless an activation returns one value for each value."""
     units = rows.shape[1]
     rule = f"activation must map (n, {units}) to (n, {units})"
     found = _tried(rule, activation, rows)
@@ -261,7 +261,7 @@ def _require_same_width(activation: nn.Module, rows: Tensor) -> None:
 
 
 def dropout_rates(dropout: Any, n_hidden: int) -> tuple[float, ...]:
-    """Return each hidden layer's dropout. Raises ValueError for another number of them, or one outside [0, 1)."""
+    """Return the dropout rate of each hidden layer. Raises ValueError for a wrong number or a rate outside [0, 1)."""
     rates = [dropout] * n_hidden if np.ndim(dropout) == 0 else list(dropout)
     if len(rates) != n_hidden:
         raise ValueError(

@@ -1,7 +1,8 @@
-"""Value and gradient through PyTorch's autograd, for one network that is any `nn.Module`.
+"""Value and gradient by PyTorch's autograd, for one network that is any `nn.Module`.
 
-The module's parameters are made views of the flat buffers, those of two or more dimensions first: they are the coefs
-that the L2 penalty counts. Losses and their slopes in raw space stay in closed form; autograd takes over below.
+The parameters of the module become views of the flat buffers. Those of two or more dimensions come first; they are the
+coefs in the L2 penalty. Losses and their derivatives by the raw predictions are computed in closed form, and autograd
+continues from there.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from .batch import Batch, Rows
 from .modules import ModuleClasses
 from .network import Buffers
 
-Turns = Callable[[], AbstractContextManager[None]]  # what a module is called in, for what it may draw
+Turns = Callable[[], AbstractContextManager[None]]  # contexts for a module's calls, with the random numbers of its fit
 
 
 class WeightedBatchNorm(nn.BatchNorm1d):
-    """Batch normalization whose statistics count rows by their share of the batch's weight.
+    """Batch normalization with weighted statistics (Ioffe and Szegedy, "Batch normalization", ICML 2015).
 
-    Ioffe and Szegedy, "Batch normalization", ICML 2015. So a weight of 2 is the row twice, here too; running variances
-    are the batch's own, without PyTorch's `n / (n - 1)`. A batch of one row, which has no variance, is normalised by
-    the running statistics and leaves them as they are.
+    A weight of 2 is therefore equivalent to repeating the row. Running variances use the variance of the batch itself,
+    without PyTorch's factor `n / (n - 1)`. A batch of one row, which has no variance, is normalized by the running
+    statistics and does not change them.
     """
 
-    share: Tensor | None = None  # (n, 1); None where all rows weigh the same
+    share: Tensor | None = None  # weights divided by their sum, (n, 1); None if all rows have the same weight
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or len(x) == 1:
@@ -52,7 +53,7 @@ class WeightedBatchNorm(nn.BatchNorm1d):
         return torch.addcmul(self.bias, centred, self.weight * (variance + self.eps).rsqrt())
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards a batch's."""
+        """Move the running statistics towards those of a batch."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
@@ -61,9 +62,9 @@ class WeightedBatchNorm(nn.BatchNorm1d):
 
 
 class MaskedDropout(nn.Dropout):
-    """Dropout with the masks that the closed form would take."""
+    """Dropout with the same masks as a network in closed form."""
 
-    mask: Tensor | None = None  # (n, units); None where nothing is dropped in any layer
+    mask: Tensor | None = None  # (n, units); None if all rates are 0
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.mask if self.training and self.mask is not None else x
@@ -71,7 +72,7 @@ class MaskedDropout(nn.Dropout):
 
 IN_TRAINING = ModuleClasses(batch_norm=WeightedBatchNorm, dropout=MaskedDropout)
 
-# Modules that draw nothing from PyTorch's generators when they are called.
+# Modules that never draw from PyTorch's generators when they are called.
 _NEVER_DRAW = {
     WeightedBatchNorm, MaskedDropout, nn.Sequential, nn.ModuleList, nn.Linear, nn.Identity, nn.Flatten, nn.BatchNorm1d,
     nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,
@@ -80,26 +81,26 @@ _NEVER_DRAW = {
 
 
 def may_draw(module: nn.Module) -> bool:
-    """Whether a module may draw from PyTorch's generators, for all that is known of its parts."""
+    """Whether a module may draw from PyTorch's generators: True unless all its parts are known not to draw."""
     return any(type(part) not in _NEVER_DRAW or has_hooks(part) for part in module.modules())
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the module's parameters that are not frozen by name, those of two or more dimensions first."""
+    """Return, by name, the module's parameters that are not frozen, those of two or more dimensions first."""
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     return dict(sorted(named.items(), key=lambda item: item[1].ndim < 2))
 
 
 def bind(module: nn.Module, parameters: Sequence[Tensor]) -> None:
-    """Make a module's trained parameters those given, `(1, *shape)` each, over their memory."""
+    """Make a module's trained parameters use the memory of the given ones, `(1, *shape)` each."""
     for parameter, value in zip(trained_parameters(module).values(), parameters, strict=True):
         parameter.data = value[0]
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Make a module's parameters and buffers those of `state`, over its memory, and return the module.
+    """Make a module's parameters and buffers use the memory of `state`, and return the module.
 
-    Unlike `load_state_dict(assign=True)` it leaves parameters that share their memory tied.
+    Unlike with `load_state_dict(assign=True)`, parameters that share their memory continue to share it.
     """
     own = module.state_dict(keep_vars=True)
     built = {name: tuple(value.shape) for name, value in own.items()}
@@ -116,7 +117,7 @@ def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def require_outputs(raw: Any, inputs: Tensor, n_outputs: int) -> None:
-    """Raise ValueError unless a user-defined module gave `n_outputs` raw predictions for each row of the inputs."""
+    """Raise ValueError unless a user-defined module returned `n_outputs` raw predictions for each row of the inputs."""
     n, n_features = inputs.shape
     if not isinstance(raw, Tensor) or raw.shape != (n, n_outputs):
         found = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else repr(raw)
@@ -126,7 +127,7 @@ def require_outputs(raw: Any, inputs: Tensor, n_outputs: int) -> None:
 
 
 def require_graph(raw: Tensor) -> None:
-    """Raise ValueError unless a module can be trained by its raw predictions."""
+    """Raise ValueError unless raw predictions depend on the parameters in a way that autograd knows."""
     if not raw.requires_grad:
         raise ValueError(
             "module must give raw predictions that its parameters can be trained by, got a tensor without a graph "
@@ -135,7 +136,7 @@ def require_graph(raw: Tensor) -> None:
 
 
 class Autograd:
-    """Value and gradient of one module for batches of any size; the interface is `Backprop`'s."""
+    """Value and gradient of one module for batches of one size; it has the interface of `Backprop`."""
 
     def __init__(
         self,
@@ -168,7 +169,7 @@ class Autograd:
         self._gradient.zero_()
         with self._turns():
             with torch.enable_grad(), self._cast:
-                inputs = batch.inputs.dense()[0].clone()  # a module may work on it in place
+                inputs = batch.inputs.dense()[0].clone()  # a module may change it in place
                 raw = self._module(inputs)
             require_outputs(raw, inputs, self._raw.shape[1])
             require_graph(raw)
@@ -180,7 +181,7 @@ class Autograd:
 
 
 class ModuleForward:
-    """Raw predictions of one module, as it predicts; the interface is `Forward`'s."""
+    """Raw predictions of one module in evaluation mode; it has the interface of `Forward`."""
 
     def __init__(self, module: nn.Module, like: Tensor, product: torch.dtype, turns: Turns = nullcontext) -> None:
         self._module, self._cast, self._dtype, self._turns = module, autocast(like, product), like.dtype, turns
@@ -191,15 +192,15 @@ class ModuleForward:
         self._module.eval()
         try:
             with self._turns(), torch.no_grad(), self._cast:
-                rows = inputs.dense()[0].clone()  # a module may work on it in place
+                rows = inputs.dense()[0].clone()  # a module may change it in place
                 return self._module(rows).to(self._dtype).T.unsqueeze(0)
         finally:
             self._module.train(was_training)
 
 
 def autocast(like: Tensor, product: torch.dtype) -> Any:
-    """Return a context in which modules multiply in `product` where that is less than the type of `like`."""
+    """Return a context in which modules compute products in the dtype `product`, if that is not the dtype of `like`."""
     if product == like.dtype:
         return nullcontext()
-    # Within an autocast of the caller's PyTorch would keep the cast weights of one step for the next ones.
+    # Without a cache: inside an autocast of the caller, PyTorch would reuse the cast weights in later steps.
     return torch.autocast(like.device.type, product, cache_enabled=False)

@@ -1,6 +1,6 @@
-"""Value and gradient of k networks in closed form, into preallocated buffers: no graph, no allocation per step.
+"""Value and gradient of k networks in closed form, written to preallocated buffers: no graph, no allocation per step.
 
-With `h_l` and `z_l` as in `forward.py` the chain rule reads `delta_L = dloss/dz_L`,
+With `h_l` and `z_l` as in `forward.py`, the chain rule is `delta_L = dloss/dz_L`,
 `delta_(l-1) = (delta_l W_l^T) * act'(z_(l-1))`, and `dloss/dW_l = h_l^T delta_l`.
 """
 
@@ -22,7 +22,7 @@ from .network import Buffers
 
 
 class _Deltas:
-    """The way of a batch's rows forward to their losses, and back to the delta of each layer."""
+    """Computes the losses of a batch's rows by a forward pass, and the delta of each layer by a backward pass."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class _Deltas:
         self._deltas, self._output_delta = deltas, output_delta
         self._objective, self._products, self._raw_dtype = objective, products, raw_dtype
         self._forward = Forward(layers, hidden, output_delta.shape[2], raw_dtype)
-        # Buffers of its own where the one to be filled is of a lower precision, or has gaps.
+        # Separate buffers if the one to be filled has a lower precision, or is not contiguous.
         contiguous = output_delta if output_delta.is_contiguous() else output_delta.new_empty(output_delta.shape)
         self._product_raw_delta, self._raw_delta = contiguous, contiguous.to(raw_dtype)
         coefs = layers.coefs
@@ -47,7 +47,7 @@ class _Deltas:
         self._back = list(zip(*above, reversed(deltas), reversed(hidden), strict=False))
 
     def shard(self, rows: slice) -> _Deltas:
-        """Return the way of some of the rows, which fills its part of the same buffers."""
+        """Return the same for some of the rows, which fills their part of the same buffers."""
         hidden = [layer.shard(rows) for layer in self._hidden]
         deltas, output_delta = [delta[:, rows] for delta in self._deltas], self._output_delta[..., rows]
         return _Deltas(self._layers, hidden, deltas, output_delta, self._objective, self._products, self._raw_dtype)
@@ -73,30 +73,30 @@ class Penalty:
         self._pieces = list(zip(coefs, gradient, strict=True))  # (k, size) each
 
     def add(self, batch: Batch) -> None:
-        """Add `decay * coefs` to the gradient and note the coefs' norms."""
+        """Add `decay * coefs` to the gradient, and fill the norms of the coefs."""
         for (coefs, gradient), norms in zip(self._pieces, batch.norms, strict=True):
             gradient.addcmul_(coefs, batch.decay)
             torch.linalg.vector_norm(coefs, 2, 1, out=norms)
 
 
 class _DataGradient:
-    """The gradient of the data term from the deltas and the rows below them: that of all parameters, or of a span."""
+    """Computes the gradient of the data term, for a span of the parameters, from deltas and inputs of each layer."""
 
     def __init__(
         self,
         layout: Layout,
         span: slice,
         gradient: Tensor,  # of all parameters, to be filled
-        below: Sequence[DenseRows | None],  # the rows that each layer reads; None for the first, where these vary
+        below: Sequence[DenseRows | None],  # inputs of each layer; the first is None if they differ in each step
         deltas: Sequence[Tensor],  # of each layer
     ) -> None:
         coefs, intercepts = layout.layers(gradient)
-        # A product with ones sums over the rows in less time than a sum.
+        # A product with ones sums over the rows faster than a sum.
         ones = gradient.new_ones(layout.k, 1, deltas[-1].shape[-1])
         output, self._fill = len(coefs) - 1, []
         for block, rows in layout.rows_in(span):
             layer = block % len(coefs)  # all coefs come before the intercepts
-            # The output layer's matrices have outputs as rows, those of the others inputs.
+            # The rows of the matrices are outputs in the output layer, and inputs in the other layers.
             delta = deltas[layer][:, rows] if layer == output else deltas[layer]
             if block >= len(coefs):
                 factors = (delta, ones.mT) if layer == output else (ones, delta)
@@ -113,7 +113,7 @@ class _DataGradient:
 
 
 def _fill_coefs(below: DenseRows | None, columns: slice, delta: Tensor, out: Tensor) -> Callable[[Rows], None]:
-    """Return what fills some rows of the gradient of a hidden layer's coefs; all rows where the inputs vary."""
+    """Return a function that fills some rows of the gradient of a hidden layer's coefs; all rows if `below` is None."""
     if below is None:
         return lambda inputs: inputs.coef_gradient(delta, out)
     read = below.columns(columns)
@@ -121,22 +121,22 @@ def _fill_coefs(below: DenseRows | None, columns: slice, delta: Tensor, out: Ten
 
 
 def _fill_outputs_first(below: DenseRows | None, delta: Tensor, out: Tensor) -> Callable[[Rows], None]:
-    """Return what fills some rows of the gradient of the output layer's coefs; likewise."""
+    """Return a function that fills some rows of the gradient of the output layer's coefs."""
     if below is None:
         return lambda inputs: inputs.coef_gradient_outputs_first(delta, out)
     return lambda _: below.coef_gradient_outputs_first(delta, out)
 
 
 def _fill_product(a: Tensor, b: Tensor, out: Tensor) -> Callable[[Rows], object]:
-    """Return what fills in a product that does not depend on the inputs."""
+    """Return a function that computes a product that does not depend on the inputs."""
     return lambda _: torch.bmm(a, b, out=out)
 
 
 class Backprop:
     """Value and gradient of k networks for batches of `n` rows.
 
-    `parameters` and `gradient` are flat buffers, read and filled. Where `products` have a lower precision than theirs,
-    they run on copies; losses, the delta of raw predictions and the penalty stay in theirs.
+    `parameters` and `gradient` are flat buffers; the first is read, the second is filled. If `products` have a lower
+    precision, they use copies in this precision; losses, the delta of raw predictions and the penalty do not.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Backprop:
         self._penalty = Penalty(layout.coef_pieces(parameters), layout.coef_pieces(gradient))
 
     def value_and_gradient(self, batch: Batch) -> None:
-        """Fill the gradient, and the batch's row losses and norms."""
+        """Fill the gradient, and the row losses and norms of the batch."""
         copy_if_cast(self._parameters, self._working)
         self._deltas(batch)
         self._data_gradient(batch.inputs)
@@ -172,9 +172,9 @@ class Backprop:
         self._penalty.add(batch)
 
     def shard(self, rows: slice, span: slice, inputs: DenseRows) -> BackpropShard:
-        """Return a thread's share of one network, over the same buffers: some rows of each batch, some parameters.
+        """Return a thread's part of one network, over the same buffers: some rows of each batch, some parameters.
 
-        `inputs` are all rows of a batch, which lie in the same place in each step.
+        `inputs` are all rows of a batch, in memory that is the same in each step.
         """
         coefs = self._layout.coefs_in(span)
         penalty = Penalty([self._parameters[coefs].unsqueeze(0)], [self._gradient[coefs].unsqueeze(0)])
@@ -187,15 +187,15 @@ class Backprop:
         )
 
     def _data_gradient_of(self, span: slice, inputs: DenseRows | None) -> _DataGradient:
-        """Return what fills a span of the gradient."""
+        """Return the function that fills a span of the gradient."""
         below = [inputs, *self._hidden_rows]
         return _DataGradient(self._layout, span, self._working_gradient, below, self._all_deltas)
 
 
 class BackpropShard:
-    """A thread's share of a `Backprop`: a span of cast parameters, deltas of some rows, a span of the gradient.
+    """A thread's part of a `Backprop`: a span of cast parameters, deltas of some rows, a span of the gradient.
 
-    Each of the three reads what all threads have filled of the one before, so they have to meet in between.
+    Each of these three steps reads what all threads have written in the step before, so threads must wait in between.
     """
 
     def __init__(
@@ -203,15 +203,15 @@ class BackpropShard:
         deltas: _Deltas,
         data_gradient: _DataGradient,
         penalty: Penalty,
-        parameters: tuple[Tensor, Tensor],  # and what products read, one tensor where there is no need to cast
-        gradient: tuple[Tensor, Tensor],  # of the products, and what it is to be cast to; likewise
+        parameters: tuple[Tensor, Tensor],  # and their cast copy for products; the same tensor if there is no cast
+        gradient: tuple[Tensor, Tensor],  # of products, and the tensor that it is cast to; possibly the same
     ) -> None:
         self._deltas, self._data_gradient, self._penalty = deltas, data_gradient, penalty
         self._parameters, self._gradient = parameters, gradient
 
     @property
     def casts(self) -> bool:
-        """Whether products read the parameters in another dtype."""
+        """Whether products use another dtype than the parameters."""
         source, target = self._parameters
         return target is not source
 
@@ -220,11 +220,11 @@ class BackpropShard:
         copy_if_cast(*self._parameters)
 
     def fill_deltas(self, batch: Batch) -> None:
-        """Fill the deltas of the rows, which are those of the batch, and their losses."""
+        """Fill the deltas and the losses of the rows of the batch, which has only the rows of this thread."""
         self._deltas(batch)
 
     def fill_gradient(self, batch: Batch) -> None:
-        """Fill the span of the gradient, and the norm of the coefs in it."""
+        """Fill the span of the gradient, and the norm of the coefs in this span."""
         self._data_gradient(batch.inputs)
         copy_if_cast(*self._gradient)
         self._penalty.add(batch)

@@ -1,7 +1,7 @@
-"""Rows on their way into a network: a pool of samples, and the mini-batches that one epoch draws from it.
+"""The inputs of a network: dense or sparse rows, and mini-batches with targets and weights.
 
-A batch of inputs is `DenseRows` or `SparseRows`; both multiply with a layer's coefs and give the gradient of those
-coefs. The rest of the engine does not know which of the two it has.
+A batch of inputs is `DenseRows` or `SparseRows`. Both compute the product with a layer's coefs and the gradient of
+these coefs, with the same interface.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DenseRows:
         return self.values
 
     def columns(self, columns: slice) -> DenseRows:
-        """Return some of the inputs of each row."""
+        """Return some of the columns."""
         return DenseRows(self.values[..., columns], self._products)
 
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
@@ -55,7 +55,7 @@ class DenseRows:
 class SparseRows:
     """Inputs of a layer as k CSR matrices `(n, fan_in)`, multiplied one after another.
 
-    PyTorch has no sparse products in bfloat16; those run in float32.
+    PyTorch has no sparse products in bfloat16, so these run in float32.
     """
 
     def __init__(self, matrices: Sequence[sp.csr_array], device: torch.device, dtype: torch.dtype) -> None:
@@ -63,7 +63,7 @@ class SparseRows:
         self._dtype = torch.promote_types(dtype, torch.float32)
 
     def dense(self) -> Tensor:
-        """Return the inputs `(k, n, fan_in)` with their zeros, for networks that know no sparse products."""
+        """Return the inputs as a dense tensor `(k, n, fan_in)`, for networks without sparse products."""
         return torch.stack([matrix.to_dense() for matrix in self._csr])
 
     def affine(self, coef: Tensor, intercept: Tensor, out: Tensor) -> None:
@@ -98,7 +98,7 @@ class SparseRows:
 
     @cached_property
     def _transposed_csr(self) -> list[Tensor]:
-        """SciPy turns CSR around: PyTorch's own product with a transposed CSR matrix takes three times as long."""
+        """Transposed by SciPy, because PyTorch's product with a transposed CSR matrix takes three times as long."""
         return [self._to_torch(matrix.T.tocsr()) for matrix in self._matrices]
 
     def _to_torch(self, matrix: sp.csr_array) -> Tensor:
@@ -108,14 +108,14 @@ class SparseRows:
             over_memory_of(matrix.indices),
             over_memory_of(matrix.data),
             size=matrix.shape,
-            check_invariants=False,  # products read wherever the indices say; `_validation` has looked at them
+            check_invariants=False,  # products do not check the indices; `_estimator/inputs.py` has checked them
         ).to(device=self._device, dtype=self._dtype)
 
 
 def _hear_of_beta_state() -> None:
-    """Let PyTorch say here, once a process, that its "Sparse CSR tensor support is in beta state".
+    """Make PyTorch warn here, once per process, that its "Sparse CSR tensor support is in beta state".
 
-    Filtered at each matrix it would change the filters of other threads.
+    Ignoring this warning at each matrix would change the warning filters of other threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -128,7 +128,7 @@ Rows = DenseRows | SparseRows
 
 
 def values_in_a_row(X: Any) -> int:
-    """Return how many values a row of X takes on average: all features, or those that are stored and their columns."""
+    """Return the average number of values in a row of X: all features, or the stored values and their columns."""
     return -(-2 * X.nnz // max(1, X.shape[0])) if sp.issparse(X) else X.shape[1]
 
 
@@ -140,34 +140,34 @@ def rows_of(X: Any, device: torch.device, products: Products) -> Rows:
 
 
 def copy_if_cast(source: Tensor, target: Tensor) -> None:
-    """Copy into `target`, unless the two are one buffer because no cast was needed."""
+    """Copy to `target`, unless both are the same buffer because no cast is needed."""
     if target is not source:
         target.copy_(source)
 
 
 def part_of(source: Tensor, target: Tensor, index: Any) -> tuple[Tensor, Tensor]:
-    """Return a part of two tensors, one view where the two are one buffer."""
+    """Return the same part of two tensors; one view if both are the same buffer."""
     part = source[index]
     return part, part if target is source else target[index]
 
 
 def rows_within(n_bytes: int, row_bytes: int) -> int:
-    """Return how many rows of `row_bytes` fit, at least one."""
+    """Return how many rows of `row_bytes` fit in `n_bytes`, at least one."""
     return max(1, n_bytes // row_bytes)
 
 
 class Batch(NamedTuple):
-    """One training step's data for k members of `n` rows each."""
+    """The data of one training step for k members with `n` rows each."""
 
     inputs: Rows
     target: Tensor  # (k, n_outputs, n), or class indices (k, 1, n)
-    scale: Tensor  # of a row in the gradient: sample_weight / sum over the batch; broadcasts to (k, 1, n)
-    decay: Tensor  # of the coefs in the gradient: alpha / sum over the batch, (k, 1)
+    scale: Tensor  # factor of a row in the gradient: its weight / weight sum of the batch; broadcasts to (k, 1, n)
+    decay: Tensor  # factor of the coefs in the gradient: alpha / weight sum of the batch, (k, 1)
     losses: Tensor  # (k, n), to be filled
     norms: Sequence[Tensor]  # of each piece of the coefs (`Layout.coef_pieces`), (k,), to be filled
     masks: Sequence[Tensor] = ()  # of dropout, (k, n, units) for each hidden layer
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return all of them; inputs must be dense."""
+        """Return all tensors of the batch; inputs must be dense."""
         assert isinstance(self.inputs, DenseRows)
         return *self.inputs.tensors, self.target, self.scale, self.decay, self.losses, *self.norms, *self.masks

@@ -25,12 +25,12 @@ from .layout import Layers, Layout
 from .network import Buffers
 from .values import Weights
 
-_PASSES = 10  # of a step over the coefs: their gradient, penalty and norm, and Adam's five arrays
+_PASSES = 10  # passes of a step over the coefs: for gradient, penalty and norm, and for Adam's five arrays
 
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """Linear layers with an activation and a dropout rate for each hidden one; a kind of `Network`."""
+    """A `Network` of linear layers, with an activation and a dropout rate for each hidden layer."""
 
     layer_sizes: tuple[int, ...]
     activations: tuple[Activation, ...]
@@ -40,7 +40,7 @@ class ClosedForm:
 
     @property
     def n_outputs(self) -> int:
-        """Number of raw predictions a row."""
+        """Number of raw predictions per row."""
         return self.layer_sizes[-1]
 
     @property
@@ -50,25 +50,25 @@ class ClosedForm:
 
     @property
     def key(self) -> Hashable:
-        """What networks agree in that train as one stack: rates of dropout may differ."""
+        """Networks with the same key train as one stack; their dropout rates may differ."""
         return self.layer_sizes, self.activations, any(self.dropout)
 
     def layout(self, k: int) -> Layout:
-        """Return where the parameters of k networks lie in a flat buffer."""
+        """Return the layout of the parameters of k networks in a flat buffer."""
         return Layout.of_layers(self.layer_sizes, k)
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Return nothing: there are parameters alone."""
+        """Return an empty dictionary: the network has only parameters."""
         return {}
 
     def arrays(self, weights: Weights) -> list[np.ndarray]:
-        """Return views of `weights`, shaped as `layout(1)` has them."""
+        """Return views of `weights` with the shapes of `layout(1)`."""
         *hidden, output = weights.coefs
         *below, last = weights.intercepts
         return [*hidden, output.T, *(intercept[None] for intercept in below), last[:, None]]
 
     def attributes(self, parameters: np.ndarray, _: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return the fitted attributes that hold packed parameters."""
+        """Return the fitted attributes for packed parameters."""
         coefs, intercepts = self.layout(1).layers(torch.from_numpy(parameters))
         *hidden, output = (coef[0].numpy() for coef in coefs)
         return {
@@ -78,10 +78,10 @@ class ClosedForm:
         }
 
     def multiply_adds(self, n: int, X: Any) -> int:
-        """Return the multiply-adds of a member's largest product for a batch of `n` rows of X.
+        """Return the number of multiply-adds of a member's largest product for a batch of `n` rows of X.
 
-        Sparse rows multiply what they store. What takes long then is the coefs, each of which has a gradient all the
-        same.
+        Products with sparse rows use only the stored values. Then most of the time is for the passes over the coefs,
+        because each coef has a gradient nevertheless.
         """
         products = [n * fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes)]
         if sp.issparse(X):
@@ -90,21 +90,21 @@ class ClosedForm:
         return max(products)
 
     def input_values(self, X: Any) -> int:
-        """Return how many values the network reads in a row of X: all, or those that are stored and their columns."""
+        """Return how many values of a row of X the network reads: all, or the stored values and their columns."""
         return values_in_a_row(X)
 
     @property
     def values_per_row(self) -> int:
-        """How many values a row's prediction takes, besides its input."""
+        """Number of values that the prediction of a row needs, in addition to its input."""
         kept = sum(n for n, activation in zip(self.widths, self.activations, strict=True) if activation.keeps_input)
         return kept + sum(self.layer_sizes[1:])
 
     def trains_on_one_row(self) -> bool:
-        """Whether a batch of one row can be trained on: yes."""
+        """Whether the network can be trained on a batch of one row: always True."""
         return True
 
     def context(self) -> AbstractContextManager[Any]:
-        """Return a mode without any record of operations."""
+        """Return PyTorch's inference mode, in which no graph is recorded."""
         return torch.inference_mode()
 
     def product_dtype(self, precision: Precision) -> torch.dtype:
@@ -112,18 +112,18 @@ class ClosedForm:
         return precision.product
 
     def on(self, _device: torch.device, _precision: Precision) -> ClosedForm:
-        """Return the network as it is: it holds nothing."""
+        """Return the network itself, which holds no tensors."""
         return self
 
     def value_and_gradient(
         self, buffers: Buffers, n: int, objective: Objective, products: Products, _precision: Precision
     ) -> Backprop:
-        """Return value and gradient for batches of `n` rows."""
+        """Return the function that computes value and gradient for batches of `n` rows."""
         hidden = DroppedHidden if any(self.dropout) else Hidden
         return Backprop(buffers, n, self.activations, objective, products, hidden)
 
     def forward(self, parameters: Sequence[Tensor], n: int, products: Products, precision: Precision) -> Forward:
-        """Return what predicts `n` rows with parameters shaped as `layout` has them, of the products' dtype."""
+        """Return the predictor of `n` rows, for parameters with the shapes of `layout` and the dtype of products."""
         half = len(parameters) // 2
         layers = Layers(parameters[:half], parameters[half:])
         return Forward(layers, hidden_layers(layers.coefs, n, self.activations, products), n, precision.master)

@@ -1,7 +1,7 @@
-"""Raw predictions of k networks in closed form, into preallocated buffers: no graph, no allocation per step.
+"""Raw predictions of k networks in closed form, written to preallocated buffers: no graph, no allocation per step.
 
 With `h_0 = X`, `z_l = h_l W_l + b_l`, `h_(l+1) = act(z_l)`, the raw predictions are `z_L`. Every view that a step needs
-is made once: on small networks a view costs as much as a product.
+is made once, because in small networks making a view takes as long as a product.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .layout import Layers
 
 
 class Hidden:
-    """Buffers of one hidden layer for `(k, n, units)` values: input and output, one buffer where that is enough."""
+    """Buffers of one hidden layer, `(k, n, units)`: its input and output, which may be the same buffer."""
 
-    mask: Tensor  # of dropout, (k, n, units), another one in each step; only read where there is dropout
+    mask: Tensor  # of dropout, (k, n, units), a new one in each step; only read with dropout
 
     def __init__(self, z: Tensor, activation: Activation, products: Products) -> None:
         assert activation.forward is not None
@@ -48,7 +48,7 @@ class Hidden:
         self._forward(self.z, self._h)
 
     def chain(self, delta: Tensor) -> None:
-        """Turn the delta of `rows` into that of `z`, in place."""
+        """Change the delta of `rows` in place to the delta of `z`."""
         self._backward(delta, self._kept)
 
 
@@ -57,7 +57,7 @@ class DroppedHidden(Hidden):
 
     def __init__(self, z: Tensor, activation: Activation, products: Products) -> None:
         super().__init__(z, activation, products)
-        # A buffer of its own: derivatives are computed from the output before the mask.
+        # A separate buffer, because derivatives are computed from the output before the mask.
         self._set_dropped(torch.empty_like(z))
 
     def _set_dropped(self, dropped: Tensor) -> None:
@@ -80,7 +80,7 @@ class DroppedHidden(Hidden):
 
 
 def hidden_layers(
-    coefs: Sequence[Tensor],  # of all layers, shaped as `Layout.layers` has them
+    coefs: Sequence[Tensor],  # of all layers, with the shapes of `Layout.layers`
     n: int,
     activations: Sequence[Activation],  # of each hidden layer
     products: Products,

@@ -1,4 +1,4 @@
-"""Initial parameters: how each layer is drawn."""
+"""Initial parameters, drawn layer by layer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .values import Weights
 
 
 class Initialisation(NamedTuple):
-    """How a layer is drawn: within a bound or, if normal, with a standard deviation; intercepts likewise or zero.
+    """The distribution of a layer's initial parameters: uniform, or normal if `is_normal`; intercepts may be zero.
 
-    `scale(fan_in, fan_out, factor)` is the bound or the standard deviation.
+    `scale(fan_in, fan_out, factor)` is the bound of the uniform or the standard deviation of the normal distribution.
     """
 
     scale: Callable[[int, int, float], float]
@@ -23,7 +23,7 @@ class Initialisation(NamedTuple):
     draws_intercepts: bool = True
 
     def layer(self, fan_in: int, fan_out: int, factor: float, rng: np.random.RandomState) -> list[np.ndarray]:
-        """Draw coefs `(fan_in, fan_out)` and intercepts `(fan_out,)`, float64."""
+        """Return drawn coefs `(fan_in, fan_out)` and intercepts `(fan_out,)`, float64."""
         scale = self.scale(fan_in, fan_out, factor)
         low, high = (0.0, scale) if self.is_normal else (-scale, scale)
         draw = rng.normal if self.is_normal else rng.uniform
@@ -49,7 +49,7 @@ def draw_weights(
     rng: np.random.RandomState,
     dtype: np.dtype,
 ) -> Weights:
-    """Draw coefs and intercepts layer by layer, coefs before intercepts in each."""
+    """Return coefs and intercepts, drawn layer by layer, in each layer coefs before intercepts."""
     layers = [
         INITIALISATIONS[init].layer(*shape, factor, rng)
         for shape, factor in zip(pairwise(layer_sizes), factors, strict=True)

@@ -1,10 +1,10 @@
-"""Parameters of k networks of one shape: their layout in a flat buffer, initialisation, and a live `nn.Sequential`.
+"""The layout of the parameters of k networks with the same shape in a flat buffer.
 
-One network's parameters are *packed* as a vector: all coefs layer by layer (each `(fan_in, fan_out)`, row-major), then
-all intercepts. The coefs of the output layer lie transposed, `(n_outputs, fan_in)`: raw predictions come outputs first,
-and products with few columns are slow (100 x 200 x 10 takes 99 us, its transpose 9). A stack of k is *flat* and
-layer-major: every layer is one contiguous `(k, ...)` block, because batched products write only contiguous results
-without a copy. For k = 1 packed and flat are the same.
+The parameters of one network are *packed* as a vector: all coefs layer by layer (each `(fan_in, fan_out)`, row-major),
+then all intercepts. The coefs of the output layer are stored transposed, `(n_outputs, fan_in)`, because in raw
+predictions outputs come before rows, and products with few columns are slow (100 x 200 x 10 takes 99 us, its transpose
+9). The parameters of a stack of k networks are *flat*: every layer is one contiguous `(k, ...)` block, because batched
+products write only contiguous results without a copy. For k = 1, packed and flat are the same.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor
 class Layers(NamedTuple):
     """The coefs and the intercepts of k networks, layer by layer.
 
-    Coefs are `(k, fan_in, fan_out)` and intercepts `(k, 1, fan_out)`, the output layer's `(k, n_outputs, fan_in)` and
-    `(k, n_outputs, 1)`.
+    Coefs are `(k, fan_in, fan_out)` and intercepts `(k, 1, fan_out)`. In the output layer they are
+    `(k, n_outputs, fan_in)` and `(k, n_outputs, 1)`.
     """
 
     coefs: Sequence[Tensor]
@@ -32,9 +32,9 @@ class Layers(NamedTuple):
 
 
 class Layout:
-    """Where each parameter of `k` networks lies in a flat buffer: coefs, which are penalised, before intercepts.
+    """The position of each parameter of `k` networks in a flat buffer: coefs, which are penalized, before intercepts.
 
-    Both come as shapes by name.
+    `coefs` and `intercepts` map names to shapes.
     """
 
     def __init__(self, coefs: Mapping[str, Sequence[int]], intercepts: Mapping[str, Sequence[int]], k: int) -> None:
@@ -47,17 +47,17 @@ class Layout:
         self.n_parameters = sum(self._sizes)
         coef_sizes = self._sizes[: self._n_blocks]
         self._n_coefs = sum(coef_sizes)
-        # Sizes of the pieces that cover the coefs, and spans of those that cover all parameters; of one member all
-        # layers lie side by side, as one piece.
+        # Sizes of the pieces that cover the coefs, and spans of the pieces that cover all parameters. For one member,
+        # all layers are contiguous, so one piece covers them.
         self._coef_pieces = coef_sizes if k > 1 else [self._n_coefs]
         self._piece_spans = self._spans if k > 1 else [(0, self.n_parameters)]
 
     @classmethod
-    @lru_cache(maxsize=64)  # a layout does not change; making one takes a hundredth of a small fit
+    @lru_cache(maxsize=64)  # a layout does not change; making one takes a hundredth of the time of a small fit
     def of_layers(cls, layer_sizes: tuple[int, ...], k: int) -> Layout:
         """Return the layout of k networks of linear layers.
 
-        Coefs `(fan_in, fan_out)` and intercepts `(1, fan_out)`, the output layer's transposed.
+        Coefs are `(fan_in, fan_out)` and intercepts `(1, fan_out)`; those of the output layer are transposed.
         """
         *below, fan_in, n_outputs = layer_sizes
         hidden = [*below, fan_in]
@@ -67,7 +67,7 @@ class Layout:
 
     @property
     def n_coef_pieces(self) -> int:
-        """How many pieces `coef_pieces` takes."""
+        """Number of pieces that `coef_pieces` returns."""
         return len(self._coef_pieces)
 
     def layers(self, flat: Tensor) -> Layers:
@@ -90,18 +90,18 @@ class Layout:
         return [flat[self.k * start : self.k * stop].view(self.k, -1) for start, stop in self._piece_spans]
 
     def spans(self, n: int) -> list[slice]:
-        """Return spans that share one network's parameters out evenly among `n`, each of whole rows of matrices."""
+        """Return `n` spans of about equal size that cover one network's parameters, each of whole rows of matrices."""
         cuts = [self._row_start(self.n_parameters * i // n) for i in range(n)]
         return [slice(start, stop) for start, stop in pairwise([*cuts, self.n_parameters])]
 
     def _row_start(self, position: int) -> int:
-        """Return where in a network's packed parameters the row begins that this position is in."""
+        """Return the start, in a network's packed parameters, of the matrix row that contains this position."""
         block = next(i for i, (_, stop) in enumerate(self._spans) if position < stop)
         start, row = self._spans[block][0], prod(self._shapes[block][1:])
         return start + (position - start) // row * row
 
     def rows_in(self, span: slice) -> list[tuple[int, slice]]:
-        """Return the rows of each of `parameters` that lie in a span of one network's, with the parameter's index."""
+        """Return, for each parameter in a span of one network's parameters, its index and its rows in the span."""
         rows = []
         for i, ((start, stop), shape) in enumerate(zip(self._spans, self._shapes, strict=True)):
             first, last = max(start, span.start), min(stop, span.stop)
@@ -111,7 +111,7 @@ class Layout:
         return rows
 
     def coefs_in(self, span: slice) -> slice:
-        """Return the part of a span that is coefs."""
+        """Return the part of a span that contains coefs."""
         return slice(min(span.start, self._n_coefs), min(span.stop, self._n_coefs))
 
     @property
@@ -120,7 +120,7 @@ class Layout:
         return slice(0, self.n_parameters)
 
     def join(self, packed: Sequence[Tensor]) -> Tensor:
-        """Return a new flat buffer holding k packed vectors."""
+        """Return a new flat buffer with the values of k packed vectors."""
         if self.k == 1:
             return packed[0].clone()
         return torch.cat([vector[start:stop] for start, stop in self._piece_spans for vector in packed])
@@ -132,19 +132,19 @@ class Layout:
         return torch.cat([piece[i] for piece in self.pieces(flat)])
 
     def spread(self, values: Sequence[float], like: Tensor) -> float | Tensor:
-        """Return one value a member as an operand for a flat buffer: a number where all agree."""
+        """Return one value per member as an operand for a flat buffer; a number if all values are equal."""
         if all(value == values[0] for value in values):
             return values[0]
         return like.new_tensor(values).index_select(0, self.owners(like.device))
 
     def owners(self, device: torch.device) -> Tensor:
-        """Return whose parameter each element of a flat buffer is, an index of members."""
+        """Return, for each element of a flat buffer, the index of the member that it belongs to."""
         members = torch.arange(self.k, device=device)
         return torch.cat([members.repeat_interleave(size) for size in self._sizes])
 
 
 def _named(name: str, shapes: Iterable[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return shapes by the place of their arrays in a list of that name."""
+    """Return shapes by names such as "name[0]"."""
     return {f"{name}[{i}]": shape for i, shape in enumerate(shapes)}
 
 
@@ -153,7 +153,7 @@ def sizes_of(
 ) -> tuple[int, ...]:
     """Return the layer sizes of coefs and intercepts that lead from features to outputs.
 
-    Raises ValueError for those that do not.
+    Raises ValueError if their shapes do not fit together.
     """
     shapes = [_shape(coef) for coef in coefs or ()]
     lengths = [_shape(intercept) for intercept in intercepts or ()]

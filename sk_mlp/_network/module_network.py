@@ -1,4 +1,4 @@
-"""Networks that are any `nn.Module`, whose gradient comes from PyTorch's autograd."""
+"""Networks that are any `nn.Module`, whose gradient PyTorch's autograd computes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .values import Weights
 
 @dataclass(frozen=True, eq=False)
 class ModuleNetwork:
-    """A module with `layer_sizes[0]` inputs and `layer_sizes[-1]` raw predictions a row; a kind of `Network`.
+    """A `Network` that is a module with `layer_sizes[0]` inputs and `layer_sizes[-1]` raw predictions per row.
 
-    It is bound to the parameters that it computes with, and belongs to one training. `linear_names` are those of the
-    linear layers that were built here, and `dropout` has a rate for each hidden one; both are empty for a user-defined
-    module. It is called in `turns`, for what it may draw.
+    The module is bound to the parameters that it computes with, and belongs to one training. `linear_names` are the
+    names of our linear layers, and `dropout` contains the rate of each hidden layer; both are empty for a user-defined
+    module. The module is called in the context `turns()`, in which it may draw random numbers.
     """
 
     module: nn.Module
@@ -43,28 +43,28 @@ class ModuleNetwork:
 
     @property
     def n_outputs(self) -> int:
-        """Number of raw predictions a row."""
+        """Number of raw predictions per row."""
         return self.layer_sizes[-1]
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units of each hidden layer that was built here."""
+        """Units of each hidden layer; empty for a user-defined module."""
         return self.layer_sizes[1:-1]
 
     @property
     def key(self) -> Hashable:
-        """What networks agree in that train as one stack: it trains alone."""
+        """A unique key: the network trains alone, not in a stack."""
         return id(self)
 
     def layout(self, k: int) -> Layout:
-        """Return where the trained parameters lie in a flat buffer."""
+        """Return the layout of the trained parameters in a flat buffer."""
         assert k == 1
         shapes = {name: tuple(parameter.shape) for name, parameter in trained_parameters(self.module).items()}
         coefs = {name: shape for name, shape in shapes.items() if len(shape) >= 2}
         return Layout(coefs, {name: shape for name, shape in shapes.items() if name not in coefs}, 1)
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Return copies of what the module's state holds besides trained parameters, running statistics for example."""
+        """Return copies of the module's state without trained parameters; running statistics, for example."""
         trained = trained_parameters(self.module)
         state = self.module.state_dict()
         return {name: value.detach().cpu().numpy().copy() for name, value in state.items() if name not in trained}
@@ -78,7 +78,7 @@ class ModuleNetwork:
         return [named[name] if name in named else own.detach().cpu().numpy() for name, own in trained.items()]
 
     def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return the fitted attributes that hold these values: `module_state_`, and `coefs_` of layers built here."""
+        """Return the fitted attributes for these values: `module_state_`, and `coefs_` etc. of our linear layers."""
         views = self.layout(1).parameters(torch.from_numpy(parameters))
         named = {name: view[0].numpy() for name, view in zip(trained_parameters(self.module), views, strict=True)}
         rest = {**named, **buffers}
@@ -90,20 +90,20 @@ class ModuleNetwork:
         return {**of_layers, "module_state_": rest}
 
     def multiply_adds(self, n: int, _X: Any) -> int:
-        """Estimate the multiply-adds for a batch of `n` rows: each parameter once a row."""
+        """Return an estimate of the multiply-adds for a batch of `n` rows: each parameter once per row."""
         return n * sum(prod(parameter.shape) for parameter in self.module.parameters())
 
     def input_values(self, _X: Any) -> int:
-        """Return how many values the network reads in a row of X: all, as modules know no sparse rows."""
+        """Return how many values of a row of X the network reads: all, because modules need dense rows."""
         return self.layer_sizes[0]
 
     @property
     def values_per_row(self) -> int:
-        """Estimate how many values a module keeps for a row, from what its weights give out."""
+        """Estimate of the number of values that a module keeps per row, from the output sizes of its weights."""
         return 4 * sum(parameter.shape[0] for parameter in self.module.parameters() if parameter.ndim >= 2)
 
     def trains_on_one_row(self) -> bool:
-        """Whether the module in training maps one row to finite numbers; tried on a copy, as statistics may move."""
+        """Whether the module in training mode maps one row to finite numbers; a copy is tried, since it may change."""
         like = next(self.module.parameters())
         try:
             with building(0, like.device), torch.no_grad():
@@ -113,27 +113,27 @@ class ModuleNetwork:
             return False
 
     def context(self) -> AbstractContextManager[Any]:
-        """Return a mode in which a record of operations is made where it is asked for."""
+        """Return PyTorch's mode without gradients, in which `torch.enable_grad` can record a graph."""
         return torch.no_grad()
 
     def product_dtype(self, precision: Precision) -> torch.dtype:
-        """Return the dtype that inputs and parameters are cast to; the module casts further for itself."""
+        """Return the dtype that inputs and parameters are cast to; autocast in the module may cast them further."""
         return precision.master
 
     def on(self, device: torch.device, precision: Precision) -> ModuleNetwork:
-        """Return the network after its module has moved to a device."""
+        """Move the module to a device, and return the network."""
         self.module.to(device, precision.master)
         return self
 
     def value_and_gradient(
         self, buffers: Buffers, n: int, objective: Objective, _products: Products, precision: Precision
     ) -> Autograd:
-        """Return value and gradient for batches of `n` rows; the module is bound to these parameters."""
+        """Bind the module to these parameters; return its value and gradient for batches of `n` rows."""
         return Autograd(self.module, buffers, (self.n_outputs, n), objective, precision.product, self.turns)
 
     def forward(
         self, parameters: Sequence[Tensor], _n: int, _products: Products, precision: Precision
     ) -> ModuleForward:
-        """Return what predicts rows with parameters shaped as `layout` has them; the module is bound to them."""
+        """Bind the module to parameters with the shapes of `layout`, and return its predictor."""
         bind(self.module, parameters)
         return ModuleForward(self.module, parameters[0], precision.product, self.turns)

@@ -1,4 +1,4 @@
-"""Networks as live modules of PyTorch, over the memory of given tensors."""
+"""Networks as PyTorch modules over the memory of given tensors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class ModuleClasses(NamedTuple):
-    """Which modules a network is built of, besides linear layers and activations."""
+    """The module classes of a network, in addition to linear layers and activations."""
 
     layer_norm: Callable[[int], nn.Module] = nn.LayerNorm
     batch_norm: Callable[[int], nn.Module] = nn.BatchNorm1d
     dropout: Callable[[float], nn.Module] = nn.Dropout
 
     def normalization(self, name: str | None, units: int) -> list[nn.Module]:
-        """Return the modules that normalise a hidden layer's values before its activation."""
+        """Return the modules that normalize the values of a hidden layer before its activation."""
         return [] if name is None else [{"layer": self.layer_norm, "batch": self.batch_norm}[name](units)]
 
 
@@ -28,9 +28,10 @@ def build_module(
     normalization: str | None,
     classes: ModuleClasses = ModuleClasses(),  # noqa: B008  (immutable)
 ) -> nn.Sequential:
-    """Return linear layers over the memory of the given tensors.
+    """Return a module of linear layers over the memory of the given tensors.
 
-    After all but the last of them come normalization, if any, an activation and dropout, one of `dropout` or none.
+    Each of them except the last is followed by normalization, if any, an activation, and dropout, if `dropout` is not
+    empty.
     """
     linears = [_linear(coef, intercept) for coef, intercept in zip(coefs, intercepts, strict=True)]
     layers: list[nn.Module] = []
@@ -41,7 +42,7 @@ def build_module(
 
 
 def _made(activation: Callable[[], nn.Module]) -> nn.Module:
-    """Call what makes an activation. Raises ValueError unless that is a module."""
+    """Return the module that `activation()` makes. Raises ValueError if this is no module."""
     try:
         made = activation()
     except TypeError as error:
@@ -66,7 +67,7 @@ def _linear(coef: Tensor, intercept: Tensor) -> nn.Linear:
 def _with_contiguous_weight(
     linear: nn.Module, state: MutableMapping[str, Tensor], prefix: str, local_metadata: object
 ) -> None:
-    """Copy a weight that lies transposed in memory: safetensors and others take no such views."""
+    """Replace a weight that is a transposed view by a contiguous copy: safetensors, for example, rejects such views."""
     weight = state[f"{prefix}weight"]
-    if not isinstance(weight, nn.Parameter):  # those are given out to whom `keep_vars`
+    if not isinstance(weight, nn.Parameter):  # with `keep_vars`, the state contains the parameters themselves
         state[f"{prefix}weight"] = weight.contiguous()

@@ -1,4 +1,4 @@
-"""What training and prediction ask of a network, whichever way its gradient comes about."""
+"""The interface of networks for training and prediction, for gradients in closed form or by autograd."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Predictor = Callable[[Rows], Tensor]  # from rows (k, n, n_features) to raw pred
 
 
 class Buffers(NamedTuple):
-    """The parameters of k networks and their gradient, both flat, and where each parameter lies in them."""
+    """The parameters of k networks and their gradient, both flat, with the layout of both."""
 
     layout: Layout
     parameters: Tensor
@@ -30,78 +30,78 @@ class Buffers(NamedTuple):
 
 
 class ValueAndGradient(Protocol):
-    """The loss of batches of one size, and its gradient."""
+    """Computes the loss of batches of one size, and its gradient."""
 
     def value_and_gradient(self, batch: Batch) -> None:
-        """Fill the gradient, and the batch's row losses and norms."""
+        """Fill the gradient, and the row losses and norms of the batch."""
 
 
 class Network(Protocol):
-    """Networks of one shape, as functions of their parameters. `ClosedForm` and `ModuleNetwork` are the two kinds."""
+    """Networks of one shape, as functions of their parameters: the interface of `ClosedForm` and `ModuleNetwork`."""
 
     @property
     def n_outputs(self) -> int:
-        """Number of raw predictions a row."""
+        """Number of raw predictions per row."""
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units of each hidden layer that was built here."""
+        """Units of each hidden layer; empty for a user-defined module."""
 
     @property
     def dropout(self) -> tuple[float, ...]:
-        """Dropout rate of each of these layers."""
+        """Dropout rate of each hidden layer."""
 
     @property
     def stacks(self) -> bool:
-        """Whether several train as one stack: each step is the same operations on given tensors, in any thread."""
+        """Whether several networks can train as one stack: each step is the same operations, in any thread."""
 
     @property
     def key(self) -> Hashable:
-        """What networks agree in that train as one stack."""
+        """Networks with the same key can train as one stack."""
 
     def layout(self, k: int) -> Layout:
-        """Return where the parameters of k networks lie in a flat buffer."""
+        """Return the layout of the parameters of k networks in a flat buffer."""
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Return copies of what the network holds besides its trained parameters."""
+        """Return copies of the network's state without its trained parameters."""
 
     def arrays(self, weights: Weights) -> list[np.ndarray]:
-        """Return the trained parameters among `weights`, shaped as `layout(1)` has them; views where possible."""
+        """Return the trained parameters among `weights`, with the shapes of `layout(1)`; views if possible."""
 
     def attributes(self, parameters: np.ndarray, buffers: Any) -> dict[str, Any]:
-        """Return the fitted attributes that hold these values."""
+        """Return the fitted attributes for these values."""
 
     def multiply_adds(self, n: int, X: Any) -> int:
-        """Return the multiply-adds of a member's largest product for a batch of `n` rows of X."""
+        """Return the number of multiply-adds of a member's largest product for a batch of `n` rows of X."""
 
     def input_values(self, X: Any) -> int:
-        """Return how many values the network reads in a row of X."""
+        """Return how many values of a row of X the network reads."""
 
     @property
     def values_per_row(self) -> int:
-        """About how many values a row's prediction takes, besides its input."""
+        """Approximate number of values that the prediction of a row needs, in addition to its input."""
 
     def trains_on_one_row(self) -> bool:
-        """Whether a batch of one row can be trained on."""
+        """Whether the network can be trained on a batch of one row."""
 
     def context(self) -> AbstractContextManager[Any]:
-        """Return PyTorch's mode in which the network computes."""
+        """Return the context with PyTorch's mode for the network's computations."""
 
     def product_dtype(self, precision: Precision) -> torch.dtype:
         """Return the dtype that inputs and parameters are cast to."""
 
     def on(self, device: torch.device, precision: Precision) -> Network:
-        """Return the network with all that it holds on a device."""
+        """Return the network with all its tensors on a device."""
 
     def value_and_gradient(
         self, buffers: Buffers, n: int, objective: Objective, products: Products, precision: Precision
     ) -> ValueAndGradient:
-        """Return value and gradient for batches of `n` rows."""
+        """Return the object that computes value and gradient for batches of `n` rows."""
 
     def forward(self, parameters: Sequence[Tensor], n: int, products: Products, precision: Precision) -> Predictor:
-        """Return what predicts `n` rows with parameters shaped as `layout` has them, of the products' dtype."""
+        """Return the predictor of `n` rows, for parameters with the shapes of `layout` and the dtype of products."""
 
 
 def pack(arrays: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Return a new packed vector of parameters as `Network.arrays` has them."""
+    """Return a new packed vector of the parameters that `Network.arrays` returns."""
     return np.concatenate([np.ravel(array) for array in arrays], dtype=dtype, casting="unsafe")

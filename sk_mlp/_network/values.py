@@ -1,4 +1,4 @@
-"""The values of a network: packed, as training has them, and by layer, as fitted estimators keep them."""
+"""The values of a network: packed, for training, and by layer, for fitted estimators."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 
 class State(NamedTuple):
-    """A network's values at some point of its training, NumPy: packed parameters, and what else a module keeps."""
+    """The values of a network at some point of its training, in NumPy: packed parameters, and buffers of a module."""
 
     parameters: np.ndarray  # (n_parameters,), in the order of `Layout`
     buffers: Mapping[str, np.ndarray]
 
     @property
     def is_finite(self) -> bool:
-        """Whether all parameters are."""
+        """Whether all parameters are finite."""
         return bool(np.isfinite(self.parameters).all())
 
     def as_dtype(self, dtype: np.dtype) -> State:
-        """Return the same with floats in `dtype`; arrays that have it are not copied."""
+        """Return the same values with floats in `dtype`; arrays that have this dtype are not copied."""
         return State(
             self.parameters.astype(dtype, copy=False),
             {
@@ -31,15 +31,15 @@ class State(NamedTuple):
 
 
 def stay_finite(buffers: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray]) -> bool:
-    """Whether buffers are finite wherever they were at `first`: a mask may hold infinities by design."""
+    """Whether buffers are finite wherever they were finite in `first`; a mask may contain infinities by design."""
     return all(bool((np.isfinite(value) | ~np.isfinite(first[name])).all()) for name, value in buffers.items())
 
 
 class Weights(NamedTuple):
-    """A network's values as NumPy arrays of one dtype, as they are kept on a fitted estimator.
+    """The values of a network as NumPy arrays of one dtype, in the form that a fitted estimator stores.
 
-    `coefs` and `intercepts` belong to linear layers that were built here; `rest` is what else the network's
-    `state_dict` holds, which for a user-defined module is all of it.
+    `coefs` and `intercepts` belong to our linear layers. `rest` contains the other entries of the network's
+    `state_dict`, which are all entries for a user-defined module.
     """
 
     coefs: Sequence[np.ndarray]  # (fan_in, fan_out) each
@@ -47,7 +47,7 @@ class Weights(NamedTuple):
     rest: Mapping[str, np.ndarray]
 
     def copy(self) -> Weights:
-        """Return the same values in other memory."""
+        """Return a copy of all values."""
         return Weights(
             [coef.copy() for coef in self.coefs],
             [intercept.copy() for intercept in self.intercepts],
@@ -56,5 +56,5 @@ class Weights(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many values there are."""
+        """Total number of values."""
         return sum(array.size for array in (*self.coefs, *self.intercepts, *self.rest.values()))
