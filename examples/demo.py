@@ -1,6 +1,6 @@
-"""Train on scikit-learn's digits in a Pipeline, beside scikit-learn's own MLP, and draw the loss curves.
+"""Train on scikit-learn's digits in a Pipeline, compare with scikit-learn's own MLP, and draw the loss curves.
 
-Run with `make demo`, or `python examples/demo.py` where sk_mlp[plot] is installed.
+Run with `make demo`, or `python examples/demo.py` if sk_mlp[plot] is installed.
 """
 
 from pathlib import Path
@@ -23,14 +23,14 @@ PICTURE = Path("demo_loss_curve.png")
 
 
 def timed_fit(classifier, X, y):
-    """Return a fitted pipeline and the seconds it took."""
+    """Return a fitted pipeline and the time of the fit in seconds."""
     start = perf_counter()
     model = make_pipeline(StandardScaler(), classifier).fit(X, y)
     return model, perf_counter() - start
 
 
 def main():
-    """Print one line a classifier and write the picture."""
+    """Print one line for each classifier and write the picture."""
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.25, random_state=0)
     timed_fit(MLPTorchClassifier((10,), tol=1.0, n_iter_no_change=1), X_train, y_train)  # PyTorch's first call is slow

@@ -1,9 +1,9 @@
-"""What the first lecture on neural networks teaches, seen with `MLPTorchClassifier`.
+"""The main points of a first lecture on neural networks, shown with `MLPTorchClassifier`.
 
 1. A network without a hidden layer is logistic regression.
-2. A deep network of linear layers is still a linear model; one ReLU layer is not.
-3. Ten sigmoid layers let no gradient through to the first; ten ReLU layers do.
-4. The lecture's own run, unscaled digits through 64-32-16-10, beside the same in plain PyTorch.
+2. A deep network of linear layers is still a linear model; a network with one ReLU layer is not.
+3. With ten sigmoid layers, almost no gradient reaches the first layer; with ten ReLU layers it does.
+4. The run of the lecture, unscaled digits through 64-32-16-10, compared with plain PyTorch.
 """
 
 import warnings
@@ -21,7 +21,7 @@ warnings.simplefilter("ignore", ConvergenceWarning)
 
 
 def a_perceptron_is_logistic_regression():
-    """Compare the probabilities of the two at their optimum."""
+    """Compare the probabilities of the two models at their optimum."""
     X, y = load_digits(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     linear = LogisticRegression(C=1.0, max_iter=5000, tol=1e-8).fit(X, y)
@@ -31,7 +31,7 @@ def a_perceptron_is_logistic_regression():
 
 
 def linear_layers_collapse():
-    """Score a deep linear network and a ReLU one on two rings."""
+    """Print the accuracy of a deep linear network and of a ReLU network on two rings."""
     X, y = make_circles(400, noise=0.05, factor=0.5, random_state=0)
     print("2. accuracy on two rings")
     print(f"   LogisticRegression            {LogisticRegression().fit(X, y).score(X, y):.2f}")
@@ -41,7 +41,7 @@ def linear_layers_collapse():
 
 
 def gradients_vanish():
-    """Print the size of the first layer's gradient beside the last's."""
+    """Print the size of the first layer's gradient divided by that of the last layer."""
     X, y = load_digits(return_X_y=True)
     X = StandardScaler().fit_transform(X).astype(np.float32)
     print("3. mean |gradient| of the first layer over the last's, ten hidden layers")
@@ -56,7 +56,7 @@ def gradients_vanish():
 
 
 def pytorch_losses(X, y, seed):
-    """Train the lecture's network as a PyTorch user would; return the loss of each epoch."""
+    """Train the network of the lecture in plain PyTorch; return the loss of each epoch."""
     torch.manual_seed(seed)
     layers = [torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16), torch.nn.ReLU()]
     module = torch.nn.Sequential(*layers, torch.nn.Linear(16, 10))
@@ -72,7 +72,7 @@ def pytorch_losses(X, y, seed):
 
 
 def the_lectures_run():
-    """Print the loss at epochs 0, 10, ..., 90: the median and the range of five seeds."""
+    """Print the loss at epochs 0, 10, ..., 90: lowest, median and highest value of five seeds."""
     X, y = load_digits(return_X_y=True)
     options = {"init": "torch", "alpha": 0.0, "batch_size": len(X), "max_iter": 100, "n_iter_no_change": 100}
     runs = {

@@ -1,6 +1,7 @@
-"""A residual network for tables, trained by `MLPTorchClassifier` as if it were its own.
+"""A residual network for tables, defined in PyTorch and trained by `MLPTorchClassifier`.
 
-The network is a dozen lines of PyTorch; scaling, cross-validation, early stopping and class weights are scikit-learn's.
+The network is a dozen lines of PyTorch. Scaling, cross-validation, early stopping and class weights work as in
+scikit-learn.
 """
 
 from sklearn.datasets import make_classification
@@ -13,7 +14,7 @@ from sk_mlp import MLPTorchClassifier
 
 
 class Block(nn.Module):
-    """Adds what two layers make of its input to it (Gorishniy et al., "Revisiting deep learning models", 2021)."""
+    """Adds the output of two layers to its input (Gorishniy et al., "Revisiting deep learning models", 2021)."""
 
     def __init__(self, width):
         super().__init__()
@@ -22,7 +23,7 @@ class Block(nn.Module):
         )
 
     def forward(self, X):
-        """Return values of X's shape."""
+        """Return values with the shape of X."""
         return X + self.layers(X)
 
 

@@ -1,4 +1,4 @@
-"""Search hyper-parameters of a small network twice: fit by fit, and as one stacked network."""
+"""Search hyper-parameters of a small network twice: one fit after another, and as one stacked network."""
 
 from time import perf_counter
 

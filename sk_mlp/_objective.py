@@ -464,7 +464,7 @@ class CustomLoss(Objective):
 
     def loss_and_gradient(self, raw: Tensor, target: Tensor, losses: Tensor, gradient: Tensor) -> None:
         for i in range(len(raw)):
-            # Autograd cannot use tensors that were made in inference mode, but copies that are made outside of it.
+            # Autograd cannot use tensors that were made in inference mode; it can use copies that are made outside.
             with torch.inference_mode(False), torch.enable_grad(), callers_threads():
                 rows, truth = raw[i].mT.clone().requires_grad_(), target[i].mT.clone()
                 values = self.function(rows, truth if truth.is_floating_point() else truth[:, 0])

@@ -64,7 +64,8 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
         Number of rows in a mini-batch; 'auto' is `min(200, n_samples)`. Not used by 'lbfgs'.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle', 'plateau'} or callable, \
             default='constant'
-        Schedule of the learning rate. A plateau is more than `n_iter_no_change` consecutive epochs without improvement.
+        Schedule of the learning rate. 'constant' keeps the initial rate. In the following, a plateau is more than
+        `n_iter_no_change` consecutive epochs without improvement.
 
         Only for 'sgd': 'invscaling' divides the initial rate by `(t_ + 1)**power_t` after each epoch; 'adaptive'
         divides the rate by 5 at each plateau, until the rate is at most 1e-6.
@@ -134,7 +135,7 @@ class MLPTorchClassifier(ClassifierMixin, BaseMLPTorch):
     module : callable, default=None
         `module(n_features, n_outputs)` returns a `torch.nn.Module` that maps rows to raw predictions. It replaces the
         network that the parameters above describe. The L2 penalty includes its parameters of two or more dimensions.
-        To pickle the estimator, `module` must be a class, or a function that is defined in an importable module.
+        To pickle the estimator, `module` must be a class or a function that Python can import.
     class_weight : dict, list of dict, 'balanced' or None, default=None
         Weights of the classes; they are multiplied with `sample_weight`. 'balanced' gives each class a weight inversely
         proportional to its frequency. In the multilabel case, a dict contains the weights of absence (0) and presence

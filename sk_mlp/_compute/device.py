@@ -1,4 +1,4 @@
-"""Devices and number types: the one file that names a device type."""
+"""Devices and dtypes; no other file names a device type."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from . import torch_private
 
-# Types of device that `torch.autocast` may be in force for.
+# Device types for which `torch.autocast` may be active.
 _AUTOCAST_TYPES = ("cpu", "cuda", "mps", "xpu")
-# Up to here float64 takes no time that a user would notice.
+# Up to these sizes, a user does not notice that float64 is slower.
 _SMALL_ROWS, _SMALL_PARAMETERS = 128, 2**16
 
 
 class Precision(NamedTuple):
-    """The number types of a computation."""
+    """The dtypes of a computation."""
 
     array: np.dtype  # validated inputs and fitted arrays
     master: torch.dtype  # parameters in training, optimizer state, losses, reductions
@@ -35,18 +35,18 @@ _PROMOTED = Precision(np.dtype(np.float32), torch.float64, torch.float64)
 
 
 def precision_for(dtype: str, device: torch.device, n_rows: int, n_parameters: int) -> Precision:
-    """Return the number types to compute with, on `n_rows` in all.
+    """Return the dtypes to compute with, for `n_rows` rows in total.
 
-    Few rows of float32 are computed in float64 and rounded at the end. It costs nothing there, and makes float32
-    results exact to their last digit: a weight of 2 equals the row twice, and a prediction does not depend on its
-    neighbours.
+    With few rows, float32 is computed in float64 and rounded at the end. For them this takes no more time, and makes
+    float32 results exact to the last digit: a weight of 2 is equivalent to repeating the row, and a prediction does not
+    depend on the other rows.
     """
     small = n_rows <= _SMALL_ROWS and n_parameters <= _SMALL_PARAMETERS
     return _PROMOTED if small and dtype == "float32" and device.type != "mps" else PRECISIONS[dtype]
 
 
 class _Writable:
-    """What NumPy makes a writable view from of an array's memory, read-only memory included."""
+    """A view of an array's memory, also read-only memory, from which NumPy makes a writable array."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array  # keeps the memory alive
@@ -55,33 +55,33 @@ class _Writable:
 
 
 def forwards(array: np.ndarray) -> np.ndarray:
-    """Return the array, or a copy if it has a negative stride, as `X[::-1][:1]` has: PyTorch takes none.
+    """Return the array, or a copy if it has a negative stride, like `X[::-1][:1]`: PyTorch rejects these.
 
-    To NumPy an axis of one element is contiguous, whatever its stride.
+    NumPy calls an axis of one element contiguous for every stride.
     """
     return array if min(array.strides, default=0) >= 0 else array.copy()
 
 
 def over_memory_of(array: np.ndarray) -> Tensor:
-    """Return a tensor on the memory of `array`, for reading alone: PyTorch warns of read-only memory."""
+    """Return a tensor over the memory of `array`, only for reading; without PyTorch's warning for read-only memory."""
     array = forwards(array)
     return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
 
 
 def as_tensor(array: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a tensor over the memory of `array`, if need be copied, for reading alone.
+    """Return a tensor over the memory of `array`, or over a copy if necessary, only for reading.
 
-    A small array takes NumPy half as long to cast as PyTorch, and what becomes float64 here is small.
+    NumPy casts a small array in half the time of PyTorch, and arrays that are cast to float64 here are small.
     """
     if dtype == torch.float64:
         array = array.astype(np.float64, copy=False)
     tensor = over_memory_of(array)
-    # Asking PyTorch for what is there already takes as long as a small product.
+    # `to` takes as long as a small product even if there is nothing to do.
     return tensor if tensor.dtype == dtype and device.type == "cpu" else tensor.to(device, dtype)
 
 
 def _best_device(dtype: str) -> str:
-    """Name the fastest device at hand that can hold `dtype`."""
+    """Return the name of the fastest available device that supports `dtype`."""
     if torch.cuda.is_available():
         return "cuda"
     if torch.backends.mps.is_available() and dtype != "float64":
@@ -89,12 +89,12 @@ def _best_device(dtype: str) -> str:
     return "cpu"
 
 
-@lru_cache  # of devices that are present; errors are not kept
+@lru_cache  # caches only devices that are present, no errors
 def resolve_device(device: str, dtype: str) -> torch.device:
-    """Return the torch device that `device` means.
+    """Return the torch device of the name `device`.
 
-    Raises ValueError for a name PyTorch does not know, a device this machine lacks and float64 where the device has
-    none.
+    Raises ValueError for a name that PyTorch does not know, a device that this machine lacks, and float64 if the device
+    does not support it.
     """
     if device == "auto":
         return torch.device(_best_device(dtype))
@@ -111,10 +111,10 @@ def resolve_device(device: str, dtype: str) -> torch.device:
 
 
 def _require_present(resolved: torch.device, device: str) -> None:
-    """Raise ValueError unless tensors can live on `resolved`."""
+    """Raise ValueError unless tensors can be made on `resolved`."""
     try:
         torch.zeros(1, device=resolved).tolist()
-    except (RuntimeError, AssertionError, ImportError):  # which of them depends on the backend
+    except (RuntimeError, AssertionError, ImportError):  # the type depends on the backend
         n_cuda = torch.cuda.device_count()
         raise ValueError(
             f"device must be present on this machine, got {device!r}; PyTorch sees {n_cuda} CUDA device(s) and "
@@ -128,10 +128,10 @@ def has_fused_adam(device: torch.device) -> bool:
 
 
 def has_faster_onednn(device: torch.device) -> bool:
-    """Whether oneDNN multiplies float32 matrices on `device` faster than PyTorch's own choice, MKL, does.
+    """Whether oneDNN multiplies float32 matrices on `device` faster than MKL, which PyTorch uses by default.
 
-    MKL takes AVX2 kernels on AMD processors. Zen 5 computes 512 bits at once and is left half idle by them; Zen 4,
-    which takes AVX-512 instructions in two halves, is not.
+    MKL uses AVX2 kernels, with 256 bits, on AMD processors. Zen 5 computes 512 bits at once, so these kernels use half
+    of it. Zen 4 computes AVX-512 instructions in two halves, so these kernels use all of it.
     """
     return device.type == "cpu" and _is_amd_of_full_width() and torch_private.has_onednn_product()
 
@@ -141,41 +141,41 @@ def _is_amd_of_full_width() -> bool:
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.cpu, "get_capabilities"):
         return False
     known = torch.cpu.get_capabilities()
-    # An instruction that came with Zen 5.
+    # An instruction that exists since Zen 5.
     return "AMD" in known.get("cpu_name", "") and known.get("avx512_vp2intersect", False)
 
 
 def can_replay(device: torch.device) -> bool:
-    """Whether recorded operations are replayed on `device`; nobody has measured it on others."""
+    """Whether recorded operations are replayed on `device`; other devices have not been measured."""
     return device.type == "cpu"
 
 
 def autocasts() -> Mapping[str, torch.dtype]:
-    """Return the types of device that `torch.autocast` is in force for, and the dtype it casts to there."""
+    """Return the device types for which `torch.autocast` is active, with the dtype that it casts to."""
     return {name: torch.get_autocast_dtype(name) for name in _AUTOCAST_TYPES if torch.is_autocast_enabled(name)}
 
 
 def generators(device: torch.device) -> list[torch.Generator]:
-    """Return PyTorch's own random generators that a module on `device` may draw from."""
+    """Return PyTorch's default random generators, from which a module on `device` may draw."""
     index = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index or 0
     return [torch.default_generator, *torch_private.default_generators(device.type, index)]
 
 
 def has_free_threads(device: torch.device) -> bool:
-    """Whether threads of ours that compute on `device` have a processor each."""
+    """Whether our own threads that compute on `device` use one processor each."""
     return device.type == "cpu"
 
 
 def stack_bytes(device: torch.device) -> int:
-    """Return how many bytes the members of a stack should touch in a step: what one processor's caches hold."""
+    """Return how many bytes the members of a stack should use in a step: the size of one processor's caches."""
     return (4 if device.type == "cpu" else 1024) * 2**20
 
 
 def chunk_bytes(device: torch.device) -> int:
-    """Return how many bytes a chunk of rows may take on its way to predictions."""
+    """Return how many bytes the prediction of a chunk of rows may use."""
     return (8 if device.type == "cpu" else 32) * 2**20
 
 
 def line_search_dtype(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 on a device that has nothing better."""
+    """Return float64, or float32 on a device without float64."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""How many threads PyTorch's operations take: set for the calling thread alone, and restored."""
+"""The number of threads of PyTorch's operations, set only for the calling thread, and restored."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ _SERIAL_MULTIPLY_ADDS = 8_000_000  # multiply-adds; a smaller product is not fas
 
 
 def threads_that_pay(multiply_adds: int, k: int = 1) -> int:
-    """Return how many threads pay: one for stacks of `k` and for small products, of `multiply_adds`.
+    """Return how many threads save time: one for a stack (`k` > 1) and for small products, else all available threads.
 
-    Small products lose more to waking a second thread than they gain, the more so the more cores there are; and where
-    another process has the second core for a while, each of them waits for it. Large ones have as many threads as the
-    process may use.
+    For a small product, waking a second thread takes longer than the second thread saves, especially with many cores.
+    If another process uses the second core, each product also waits for it.
     """
     return 1 if k > 1 or multiply_adds < _SERIAL_MULTIPLY_ADDS else available_threads()
 
 
 def threads(n: int) -> AbstractContextManager[None]:
-    """Return a context with `n` intra-op threads for what the calling thread computes."""
+    """Return a context in which PyTorch's operations in the calling thread use `n` threads."""
     return _NOTHING if n == torch.get_num_threads() else openmp_and_mkl_threads(n, n)
 
 
 def available_threads() -> int:
-    """Return how many threads may compute: as many as PyTorch is told, and as this process may use processors."""
+    """Return the minimum of PyTorch's number of threads and the number of processors that this process may use."""
     n = torch.get_num_threads()
     return n if n == 1 else min(n, available_cores())
 
 
 @contextmanager
 def openmp_and_mkl_threads(n_openmp: int, n_mkl: int) -> Iterator[None]:
-    """Set OpenMP's and MKL's number of threads for the calling thread; an MKL number of 0 is that of the process.
+    """Set the numbers of threads of OpenMP and MKL for the calling thread; 0 for MKL means the number of the process.
 
-    Restored after, whenever an interrupt comes.
+    Both are restored at the end, also after an interrupt.
     """
     set_openmp, set_mkl = thread_setters()
     n_before, before = torch.get_num_threads(), _of_thread.limits
@@ -58,13 +57,13 @@ def openmp_and_mkl_threads(n_openmp: int, n_mkl: int) -> Iterator[None]:
 
 
 def callers_threads() -> AbstractContextManager[None]:
-    """Return a context with as many threads as before `threads`."""
+    """Return a context with the number of threads from before `threads`."""
     n, _ = _of_thread.limits
     return _NOTHING if n is None or n == torch.get_num_threads() else openmp_and_mkl_threads(n, 0)
 
 
 class _OfThread(threading.local):
-    """What holds in one thread: OpenMP's number before `threads`, and MKL's within."""
+    """The state of one thread: OpenMP's number of threads before `threads`, and MKL's number within."""
 
     limits: tuple[int | None, int] = (None, 0)
 
@@ -74,7 +73,7 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class _Forks:
-    """Whether this process has computed, and so may have started threads of OpenMP's."""
+    """Remembers whether this process has computed, and may therefore have started threads of OpenMP."""
 
     def __init__(self) -> None:
         self.has_computed = False
@@ -82,7 +81,7 @@ class _Forks:
             os.register_at_fork(after_in_child=self._in_child)
 
     def _in_child(self) -> None:
-        """Compute on one thread in a forked child: OpenMP would wait for ever for threads that did not follow."""
+        """Compute on one thread in a forked child, where OpenMP would wait for ever for threads of the parent."""
         if self.has_computed:
             torch.set_num_threads(1)
 
@@ -91,5 +90,5 @@ _forks = _Forks()
 
 
 def note_computation() -> None:
-    """Take note that this process computes."""
+    """Remember that this process has computed."""
     _forks.has_computed = True

@@ -1,7 +1,7 @@
-"""What surrounds a computation: PyTorch's and NumPy's modes, threads, and random generators.
+"""The modes of PyTorch and NumPy in which code runs.
 
-Code of ours runs in `own_modes`, so that its numbers do not depend on what a caller has set. What a caller has written
-(scorers, callbacks, schedules, losses) runs in the caller's modes again, with `called_in`.
+The code of this package runs in `own_modes`, so that its results do not depend on the modes that a caller has set.
+User-defined code (scorers, callbacks, schedules, losses) runs in the caller's modes, by `called_in`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Modes(NamedTuple):
 
     inference: bool
     grad: bool
-    autocast: Mapping[str, torch.dtype]  # by type of device, where it is on
+    autocast: Mapping[str, torch.dtype]  # by device type, where autocast is active
     n_threads: int
     errors: Mapping[str, Any]
 
     @classmethod
     def now(cls) -> Modes:
-        """Return the modes in force."""
+        """Return the current modes."""
         return cls(
             torch.is_inference_mode_enabled(),
             torch.is_grad_enabled(),
@@ -45,7 +45,7 @@ class Modes(NamedTuple):
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Put them in force, and those from before again at the end."""
+        """Set these modes; restore the previous ones at the end."""
         now = Modes.now()
         with ExitStack() as stack:
             stack.callback(_are_ours.set, _are_ours.get())
@@ -67,17 +67,17 @@ class Modes(NamedTuple):
 
 
 class Surroundings(Protocol):
-    """What a caller's own code expects to run in."""
+    """The environment in which the caller's code must run."""
 
     def installed(self) -> AbstractContextManager[None]:
-        """Put it in force for a while."""
+        """Return a context in which this environment is set."""
 
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 def called_in(surroundings: Surroundings, function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function as it is in these surroundings, and in the thread that waits where stacks have their own."""
+    """Return the function, changed to run in these surroundings, and in the waiting thread if there is one."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         with surroundings.installed():
@@ -88,9 +88,9 @@ def called_in(surroundings: Surroundings, function: Callable[P, T]) -> Callable[
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """Compute as PyTorch does by default, on the devices that are named, and without floating-point errors of NumPy's.
+    """Set PyTorch's default modes, without a default device, and ignore floating-point errors of NumPy.
 
-    Threads stay as they are; `threads` sets them.
+    The number of threads does not change; `threads` sets it.
     """
     if _are_ours.get():
         yield
@@ -108,7 +108,7 @@ def own_modes() -> Iterator[None]:
             else:
                 yield
     except BaseException:
-        # An interrupt may come while a context manager, here or within, puts things back.
+        # An interrupt may come while a context manager, here or inside, restores its settings.
         torch.set_grad_enabled(grad)
         np.seterr(**errors)
         raise
@@ -116,12 +116,12 @@ def own_modes() -> Iterator[None]:
         _are_ours.set(False)
 
 
-# Whether the modes in force are known to be `own_modes`; each greenlet has a context of its own.
+# Whether the current modes are known to be those of `own_modes`; each greenlet has its own context.
 _are_ours: ContextVar[bool] = ContextVar("_are_ours", default=False)
 
 
 def _are_set() -> bool:
-    """Whether the caller has set modes that change what our code computes; `torch.set_default_device` is one."""
+    """Whether the caller has set modes that change the results of our code, such as `torch.set_default_device`."""
     return (
         torch.is_inference_mode_enabled() or not torch.is_grad_enabled() or any_autocast() > 0 or n_function_modes() > 0
     )

@@ -1,4 +1,4 @@
-"""PyTorch's random generators, which belong to the whole process, as one training has them in turns."""
+"""PyTorch's random generators, which all threads of the process share, used by one training at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .modes import own_modes
 
 
 class _OfThread(threading.local):
-    """What holds in one thread: whether it has PyTorch's generators."""
+    """The state of one thread: whether it uses PyTorch's generators now."""
 
     has_turn = False
 
@@ -24,7 +24,7 @@ _of_thread = _OfThread()
 
 
 class _Forks:
-    """The lock of those who have the generators. A forked child takes a new one: none is let go of there."""
+    """The lock for using the generators. A forked child gets a new one, because nothing would release the old one."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -36,10 +36,10 @@ _forks = _Forks()
 
 
 class Randomness:
-    """PyTorch's own random generators as one training has them, from `seed` on.
+    """The states of PyTorch's random generators for one training, beginning with `seed`.
 
-    They belong to the whole process. A training has them in turns, one at a time in all threads; between its turns
-    they are as they were.
+    All threads of the process share the generators. Only one training uses them at a time, in a `turn`. After each turn
+    they have the state from before it.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class Randomness:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the generators, as the last turn left them."""
+        """Use the generators, in the state in which the last turn of this training left them."""
         with _forks.lock, _in_turn():
             ours = generators(self._device)
             before = [generator.get_state() for generator in ours]
@@ -67,7 +67,7 @@ class Randomness:
 
 @contextmanager
 def _in_turn() -> Iterator[None]:
-    """Remember that this thread has the generators."""
+    """Remember that this thread uses the generators."""
     before = _of_thread.has_turn
     try:
         _of_thread.has_turn = True
@@ -77,16 +77,16 @@ def _in_turn() -> Iterator[None]:
 
 
 def has_turn() -> bool:
-    """Whether this thread has PyTorch's generators, in a user's code that a fit calls; it must not wait for others."""
+    """Whether this thread uses PyTorch's generators, in user-defined code of a fit; it must not wait for other fits."""
     return _of_thread.has_turn
 
 
 @contextmanager
 def building(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Call what users wrote to make a module: with a graph, in float32, and random numbers that depend on `seed` alone.
+    """Set the modes for user-defined code that makes a module: with gradients, in float32, seeded only by `seed`.
 
-    `device` is where it draws from, besides the CPU. The default dtype is that of all threads; it is another one, if at
-    all, only here, and under the lock of the generators.
+    `device` is a device whose generator is used, in addition to the CPU's. The default dtype belongs to all threads.
+    This package changes it only here, and only while it holds the lock of the generators.
     """
     with own_modes(), Randomness(seed, device or torch.device("cpu")).turn():
         before = torch.get_default_dtype()

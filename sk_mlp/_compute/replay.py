@@ -1,13 +1,13 @@
-"""Operations recorded once and replayed in one call, without Python between them.
+"""Operations that are recorded once and replayed in one call, without Python between them.
 
-Called one by one from Python each operation of PyTorch takes a microsecond or two on its way, which is half the time of
-a small network's step. And each lets go of the interpreter and takes it again: threads that train side by side wait
-for each other at every one of them. A recording names the operations and the tensors they work on; PyTorch's own
-interpreter of such lists, which needs no Python, carries them out. They are the same operations, so results are equal
-to the bit.
+Calling an operation of PyTorch from Python takes one or two microseconds, which is half the time of a small network's
+step. Each operation also releases Python's interpreter lock and acquires it again, so that threads that train in
+parallel wait for each other at every operation. A recording is a list of the operations and their tensors. PyTorch's
+own interpreter of such lists, which does not need Python, carries them out. The operations are the same, so the
+results are equal to the bit.
 
-All public ways to that interpreter are deprecated. Where the private one is gone, and for what cannot be recorded,
-`record` returns None, and callers go on calling Python.
+All public functions for this interpreter are deprecated. If the private one is missing, or if something cannot be
+recorded, `record` returns None, and the operations are called from Python.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class _Unrecordable(Exception):
 
 
 def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay | None:
-    """Call a function once, and return what does the same again for other operands; None where that cannot be.
+    """Call a function once, and return a recording of it that can be replayed for other operands; None if impossible.
 
-    What the function does must be operations on tensors, the same ones each time: on `operands`, and on tensors that
-    keep their place in memory. Values must not pass through NumPy, and nothing may be drawn at random.
+    The function must consist of operations on tensors that are the same in each call: on `operands`, and on tensors
+    that keep their memory. Values must not go through NumPy, and the function must not draw random numbers.
     """
     if not has_graphs():
         function()
@@ -41,12 +41,12 @@ def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay
     try:
         graph = _Writer(operands).write(recorder.calls)
         return Replay(_compiled(graph.text), graph)
-    except (_Unrecordable, RuntimeError):  # the latter from a PyTorch that reads graphs differently
+    except (_Unrecordable, RuntimeError):  # RuntimeError if a version of PyTorch reads graphs in another way
         return None
 
 
 class _Forks:
-    """The lock of those who record: modes of PyTorch's share settings of the whole process. A child takes a new one."""
+    """The lock for recording: PyTorch's dispatch modes change settings of the process. A forked child gets its own."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -58,9 +58,9 @@ _forks = _Forks()
 
 
 class _Graph(NamedTuple):
-    """Operations as text, and what they work on besides operands and results.
+    """Operations as text, with the tensors and numbers that are neither operands nor results.
 
-    Floats are no part of the text: PyTorch would read them by the decimal point of the process's locale.
+    Floats are not written in the text, because PyTorch would read them with the decimal point of the process's locale.
     """
 
     text: str
@@ -69,17 +69,17 @@ class _Graph(NamedTuple):
 
 
 class Replay:
-    """A recording, to be carried out for operands like the recorded ones."""
+    """A recording that can be carried out for operands like the recorded ones."""
 
     def __init__(self, function: Callable[..., None], graph: _Graph) -> None:
         self._function, self._constants, self._numbers = function, graph.constants, graph.numbers
 
     def __call__(self, operands: Iterable[Tensor]) -> None:
-        """Carry it out."""
+        """Carry out the recorded operations."""
         call_graph(self._function, self._constants, self._numbers, *operands)
 
 
-@lru_cache(maxsize=128)  # networks alike in all but sizes and hyper-parameters share one
+@lru_cache(maxsize=128)  # networks that differ only in sizes and hyper-parameters share a function
 def _compiled(text: str) -> Callable[..., None]:
     """Return the function that a graph's text describes."""
     function = function_of_graph(text)
@@ -89,7 +89,7 @@ def _compiled(text: str) -> Callable[..., None]:
 
 
 class _Recorder(TorchDispatchMode):
-    """Takes note of the operations called within it: what, on what, and what came of it."""
+    """Records the operations that are called within it, with their arguments and results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class _Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Whether the mode keeps PyTorch's compiler out: no, nobody compiles in it, and the import takes seconds."""
+        """Whether the mode disables PyTorch's compiler: False, since it is not used, and importing it takes seconds."""
         return False
 
     def __torch_dispatch__(
@@ -109,9 +109,10 @@ class _Recorder(TorchDispatchMode):
 
 
 class _Writer:
-    """Writes recorded operations as a graph in PyTorch's text form, one operation a line.
+    """Writes recorded operations as a graph in PyTorch's text form, with one operation in each line.
 
-    The graph takes the list of tensors that are neither operands nor results, the list of numbers, and the operands.
+    The arguments of the graph are the list of constants (tensors that are neither operands nor results), the list of
+    numbers, and the operands.
     """
 
     def __init__(self, operands: Sequence[Tensor]) -> None:
@@ -139,10 +140,10 @@ class _Writer:
         return _Graph("\n".join(filter(None, lines)), self._constants, self._numbers)
 
     def _write_call(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
-        """Write an operation with all its arguments, those left out as well."""
+        """Write an operation with all its arguments, including those with default values."""
         schema = function._schema
         if schema.name == "aten::lift_fresh":
-            raise _Unrecordable  # values that Python has brought in, others the next time
+            raise _Unrecordable  # a tensor made of Python's values, which may differ in the next call
         values = []
         for i, argument in enumerate(schema.arguments):
             given = args[i] if i < len(args) else kwargs.get(argument.name, argument.default_value)
@@ -157,10 +158,10 @@ class _Writer:
                 call = f"prim::ListUnpack({self._define('Tensor[]', call)})"
             self._lines.append(f"  {', '.join(map(self._result, result))} = {call}")
         else:
-            raise _Unrecordable  # a number, which Python may have gone by
+            raise _Unrecordable  # a number, on which Python code may depend
 
     def _result(self, tensor: Tensor) -> str:
-        """Return the declaration of a result; one that was written to what is known keeps its name."""
+        """Return the declaration of a result; a result that is a known tensor keeps its name."""
         name = f"%result{len(self._lines)}_{len(self._names)}"
         self._names.setdefault(id(tensor), name)
         return f"{name} : Tensor"
@@ -194,12 +195,12 @@ class _Writer:
         return name
 
 
-# Kinds of lists, as schemas and as graphs name them.
+# Types of lists: their names in schemas and in graphs.
 _LISTS = {"List[Tensor]": "Tensor[]", "List[int]": "int[]", "Optional[List[int]]": "int[]"}
 
 
 def _literal(value: Any) -> tuple[str, str]:
-    """Return the kind of a plain value that is no float, and the expression for it."""
+    """Return the type of a plain value that is no float, and the expression for it."""
     if value is None:
         return "NoneType", "prim::Constant()"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Jobs side by side in threads, and what they have the thread call that waits for them: what users have written.
+"""Jobs in parallel threads, which can ask the thread that waits for them to call user-defined code.
 
-Users' code may read what belongs to its thread, print, draw a figure or interrupt; it is called where it would be
-called without threads.
+User-defined code may read values that belong to its thread, print, draw a figure or interrupt. It is therefore called
+in the same thread as without parallel threads.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-_PATIENCE = 0.1  # seconds between looks at whether anybody is still there
+_PATIENCE = 0.1  # seconds between checks whether the other threads still exist
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """Raised in a thread whose job nobody waits for any longer."""
+    """Raised in a thread whose job is no longer needed."""
 
 
 def in_threads(jobs: Sequence[Callable[[], T]], n_threads: int) -> list[T]:
-    """Return what the jobs return, carried out by up to `n_threads` threads, which take the next one when done.
+    """Return the results of the jobs, carried out by up to `n_threads` threads; a free thread takes the next job.
 
-    Each thread has a copy of the caller's context variables. What a job raises ends the others and is raised here, as
-    is an interrupt; when this returns no thread is left.
+    Each thread has a copy of the caller's context variables. An error of a job, or an interrupt, ends the other jobs
+    and is raised here. When this function returns, all its threads have ended.
     """
     with Crew(n_threads) as crew:
         return crew.carry_out(jobs)
 
 
 def called_by_waiting_thread(function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function as it is when called by the thread that waits for this one, if one does."""
+    """Return the function, changed so that the thread that waits for the calling thread, if any, carries it out."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         crew = _of_thread.crew
@@ -45,14 +45,14 @@ def called_by_waiting_thread(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def raise_if_stopped() -> None:
-    """Raise `Stopped` in a thread whose job nobody waits for."""
+    """Raise `Stopped` in a thread whose job is no longer needed."""
     crew = _of_thread.crew
     if crew is not None and crew.is_stopped:
         raise Stopped
 
 
 class _OfThread(threading.local):
-    """What holds in one thread: the crew it belongs to."""
+    """The state of one thread: the crew it belongs to."""
 
     crew: Crew | None = None
 
@@ -61,7 +61,7 @@ _of_thread = _OfThread()
 
 
 class _Request:
-    """A function that the waiting thread is to call, and what came of it."""
+    """A function for the waiting thread to call, and its value or error."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function, self._is_done = function, threading.Event()
@@ -69,7 +69,7 @@ class _Request:
         self._error: Exception | None = None
 
     def carry_out(self) -> None:
-        """Call the function and keep its value or error; what is no `Exception` passes through."""
+        """Call the function and keep its value or error; an error that is no `Exception` is not caught."""
         try:
             self._value = self._function()
         except Exception as error:
@@ -77,7 +77,7 @@ class _Request:
         self._is_done.set()
 
     def result(self, crew: Crew) -> Any:
-        """Return the function's value, or raise its error, once it has been called."""
+        """Wait until the function has been called; return its value, or raise its error."""
         while not self._is_done.wait(_PATIENCE):
             if crew.is_stopped:
                 raise Stopped
@@ -87,16 +87,16 @@ class _Request:
 
 
 class Crew:
-    """Threads that carry out jobs for the thread that waits, from the beginning of a `with` block to its end."""
+    """Threads that carry out jobs for a waiting thread, from the beginning of a `with` block to its end."""
 
     def __init__(self, n_threads: int) -> None:
         self._threads = [_Thread(self._carry_out_jobs, f"sk_mlp-{i}") for i in range(n_threads)]
         self._caller, self._process = threading.current_thread(), os.getpid()
-        self._to_do: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None for a thread that is to end
-        self._error: BaseException | None = None  # the first one of a job
-        self._inbox: SimpleQueue[_Request | None] = SimpleQueue()  # None for a job that has ended
+        self._to_do: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None tells a thread to end
+        self._error: BaseException | None = None  # the first error of a job
+        self._inbox: SimpleQueue[_Request | None] = SimpleQueue()  # None says that a job has ended
         self.is_stopped = False
-        self.n_threads = 0  # how many have started, all that were asked for if the system has them to give
+        self.n_threads = 0  # number of started threads; less than requested if the system cannot start more
         self._set_meeting(n_threads)
 
     def __enter__(self) -> Crew:
@@ -113,7 +113,7 @@ class Crew:
         self._end()
 
     def carry_out(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
-        """Return what the jobs return, in their order; where there are no threads, they are carried out here."""
+        """Return the results of the jobs, in order; without threads, the calling thread carries them out."""
         results: dict[int, T] = {}
 
         def carry_out(i: int, job: Callable[[], T]) -> None:
@@ -136,9 +136,10 @@ class Crew:
         return [results[i] for i in range(len(jobs))]
 
     def meet(self, then: Callable[[], None]) -> None:
-        """Wait, in a job, until all threads have come here, each in one of as many jobs, and one has called `then`.
+        """Wait until all threads, each in its own job, have called this method, and one of them has called `then`.
 
-        All jobs have the same meetings, with the same `then`. Raises `Stopped` where a thread will not come any more.
+        All jobs must call it equally often, with the same `then`. Raises `Stopped` if a thread will not call it any
+        more.
         """
         self._then = then
         try:
@@ -147,18 +148,18 @@ class Crew:
             raise Stopped from None
 
     def _set_meeting(self, n_threads: int) -> None:
-        """Have so many threads meet."""
+        """Set the number of threads that wait for each other in `meet`."""
         self._meeting = threading.Barrier(max(1, n_threads), action=lambda: self._then())
 
     def ask(self, function: Callable[[], Any]) -> Any:
-        """Return what the waiting thread gets from calling the function; called in a thread of the crew."""
+        """Return the function's value, computed by the waiting thread; called in a thread of the crew."""
         raise_if_stopped()
         request = _Request(function)
         self._inbox.put(request)
         return request.result(self)
 
     def _serve(self, n_jobs: int) -> None:
-        """Carry out requests until all jobs have ended, or one of them has failed."""
+        """Carry out requests until all jobs have ended or one of them has failed."""
         n_ended = 0
         while n_ended < n_jobs and self._error is None:
             try:
@@ -171,7 +172,7 @@ class Crew:
                 request.carry_out()
 
     def _carry_out_jobs(self) -> None:
-        """Carry out jobs, in a thread of the crew, until there are to be no more."""
+        """Carry out jobs, in a thread of the crew, until the crew is stopped."""
         _of_thread.crew = self
         try:
             while not self.is_stopped and self._caller.is_alive():
@@ -182,10 +183,10 @@ class Crew:
                 if job is not None:
                     self._carry_out(job)
         finally:
-            self._meeting.abort()  # nobody is to wait for this thread
+            self._meeting.abort()  # no other thread should wait for this one
 
     def _carry_out(self, job: Callable[[], None]) -> None:
-        """Carry out a job, and tell the waiting thread that it has ended."""
+        """Carry out a job, and inform the waiting thread that it has ended."""
         try:
             job()
         except Stopped:
@@ -197,7 +198,7 @@ class Crew:
             self._inbox.put(None)
 
     def _end(self) -> None:
-        """Have all threads end after the step that they are in; another interrupt does not keep it from waiting."""
+        """End all threads after their current step, and wait for them, also if another interrupt comes."""
         try:
             self.is_stopped = True
             for _ in self._threads:
@@ -210,7 +211,7 @@ class Crew:
 
 
 class _Thread(threading.Thread):
-    """A thread that may be waited for again after an interrupt, as Python's `join` may not be before Python 3.13."""
+    """A thread that can be waited for again after an interrupt, unlike with `join` before Python 3.13."""
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
         super().__init__(name=name)
@@ -224,14 +225,14 @@ class _Thread(threading.Thread):
             self._has_ended.set()
 
     def wait_for_end(self) -> None:
-        """Return when the thread has ended, if it has begun, and if it is one of this process."""
+        """Return when the thread has ended; at once if it has not started, or belongs to the parent process."""
         while self.is_alive():
             if self._has_ended.wait(_PATIENCE):
                 self.join()
 
 
 def _start(threads: Sequence[threading.Thread]) -> int:
-    """Start threads, as many as the system has to give; return how many these are."""
+    """Start as many of the threads as the system allows; return their number."""
     for i, thread in enumerate(threads):
         try:
             thread.start()

@@ -113,9 +113,10 @@ class SparseRows:
 
 
 def _hear_of_beta_state() -> None:
-    """Make PyTorch warn here, once per process, that its "Sparse CSR tensor support is in beta state".
+    """Make PyTorch warn here that its "Sparse CSR tensor support is in beta state", and ignore this warning.
 
-    Ignoring this warning at each matrix would change the warning filters of other threads.
+    PyTorch warns once per process. Ignoring the warning later, when a matrix is made, would change the warning filters
+    of other threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
