@@ -68,6 +68,6 @@ def begin_fit_of_callbacks(estimator: BaseEstimator, max_subtasks: int) -> Any:
 
 
 def accepts_sample_weight(scorer: Callable[..., Any]) -> bool:
-    """Whether a scorer accepts weights: scikit-learn's scorers have a method for this, others have the argument."""
+    """Whether a scorer accepts `sample_weight`: scikit-learn's scorers have a method for this, others an argument."""
     knows = getattr(scorer, "_accept_sample_weight", None)
     return bool(knows()) if knows else "sample_weight" in inspect.signature(scorer).parameters

@@ -73,7 +73,7 @@ class Masks:
     ) -> None:
         self._k, self._n_units, self._hashes = len(seeds), sum(widths), hashes
         self._spans = list(pairwise(accumulate(widths, initial=0)))
-        # Number of dropped values among _LEVELS, (k, 1, n_units).
+        # How many of _LEVELS random values drop a unit, (k, 1, n_units).
         dropped = np.rint(np.repeat(rates, widths, axis=1) * _LEVELS).clip(max=_LEVELS - 1)[:, None]
         # 16 random bits, read as a signed number, are at least this with the probability that a value is kept.
         self._least_kept = torch.from_numpy((dropped - _LEVELS // 2).astype(np.int16)).to(device)
