@@ -27,9 +27,10 @@ test: $(READY)  ## run the test suite
 fuzz: $(READY)  ## try more than 10,000 random calls
 	@$(BIN)/python -m pytest --numprocesses=2 --hypothesis-profile=long tests/fuzz $(ARGS)
 
-lint: $(READY)  ## check style and types
+lint: $(READY)  ## check style, spelling and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
 	@$(BIN)/mypy
 
 format: $(READY)  ## put style right
