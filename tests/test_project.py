@@ -7,9 +7,11 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
@@ -23,6 +25,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))
 }  # by their dotted names within the package
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PAIRS = [(MLPTorchClassifier, MLPClassifier), (MLPTorchRegressor, MLPRegressor)]
 OUR_PARAMETERS = {
     "device": "auto", "dtype": "float32", "dropout": 0.0, "normalization": None, "init": "glorot_uniform",
@@ -186,10 +189,26 @@ def test_code_blocks_run(path, tmp_path, monkeypatch):
         exec(compile(block, f"{path.name}, block {number}", "exec"), namespace)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+# PyPI shows the README without the files around it, so that links into this repository may be absolute.
+HERE = r"https://(?:github\.com/sk-mlp/sk-mlp/(?:blob|tree|raw)|raw\.githubusercontent\.com/sk-mlp/sk-mlp)/main/"
+LINKED = [*sorted(ROOT.glob("*.md")), *DOCUMENTS[1:]]
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
+    text = path.read_text()
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (path.parent / target).exists(), target
+    for target in re.findall(rf"\]\({HERE}([^)#?]+)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_addresses_of_the_project_lead_somewhere():
+    """Those that PyPI shows, and the one of an estimator's HTML representation."""
+    for address in [*PROJECT["urls"].values(), MLPTorchClassifier._doc_link_template]:
+        assert address.startswith("https://github.com/sk-mlp/sk-mlp"), address
+        for target in re.findall(rf"^{HERE}([^#]+)", address):
+            assert (ROOT / target).exists(), target
 
 
 def test_readme_names_the_commands():
@@ -222,3 +241,33 @@ def test_docstring_examples_run():
         check=False,
     )
     assert re.search(r"\b3 passed", done.stdout), done.stdout
+
+
+def test_versions_agree():
+    assert PROJECT["dynamic"] == ["version"], "sk_mlp.__version__ is the one place"
+    assert re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE) == [sk_mlp.__version__]
+    titles = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert titles[0] in {"Unreleased", sk_mlp.__version__}
+    releases = [Version(title) for title in titles if title != "Unreleased"]
+    assert releases == sorted(set(releases), reverse=True)
+    assert all(release <= Version(sk_mlp.__version__) for release in releases)
+
+
+def test_classifiers_name_the_pythons_tested():
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    (tested,) = re.findall(r"^ +python: \[(.+)\]$", (ROOT / ".github/workflows/ci.yml").read_text(), re.MULTILINE)
+    assert named == re.findall(r"[\d.]+", tested)
+    assert PROJECT["requires-python"] == f">={named[0]}"
+
+
+def test_dependencies_are_what_is_imported():
+    imported = set()
+    for tree in MODULES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    names = {"sklearn": "scikit-learn"}
+    needed = {names.get(module, module) for module in imported - sys.stdlib_module_names}
+    assert needed == {re.match(r"[\w-]+", dependency)[0] for dependency in PROJECT["dependencies"]}
