@@ -1,15 +1,16 @@
 # make demo: train on digits beside scikit-learn's MLP. make test: the whole suite. Both make .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage fuzz lint format bench clean
+.PHONY: help demo test test-oldest coverage fuzz lint format bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
 
 help:  ## list what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
 
 # The stamp is written last: an interrupted installation starts over.
 $(READY): pyproject.toml constraints.txt
@@ -24,11 +25,19 @@ demo: $(READY)  ## train on digits beside scikit-learn's MLP, write the loss cur
 test: $(READY)  ## run the test suite
 	@$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
 
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[test]'
+	@touch $@
+
+test-oldest: $(OLDEST)/.ready  ## run the test suite on the oldest versions of its dependencies
+	@$(OLDEST)/bin/python -m pytest --numprocesses=2 $(ARGS)
+
 # The two tests left out count interrupts in a few seconds; under coverage too few of them fit in.
 coverage: $(READY)  ## run the test suite slowly, list the lines that no test reaches
 	@$(BIN)/python -m pytest --numprocesses=2 --cov=sk_mlp $(ARGS) \
 		--deselect tests/test_stacking.py::test_no_interrupt_of_a_search_is_swallowed \
-		--deselect tests/test_surroundings.py::test_interrupts_leave_everything_as_it_was
+		--deselect tests/estimator/test_surroundings.py::test_interrupts_leave_everything_as_it_was
 
 fuzz: $(READY)  ## try more than 10,000 random calls
 	@$(BIN)/python -m pytest --numprocesses=2 --hypothesis-profile=long tests/fuzz $(ARGS)
@@ -51,4 +60,4 @@ bench: $(READY)  ## time fits beside scikit-learn, skorch and a torch loop
 	@$(BIN)/python -m benchmarks.search $(ARGS)
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .coverage* .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) .coverage* .pytest_cache .ruff_cache .mypy_cache

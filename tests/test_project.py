@@ -44,11 +44,9 @@ LEVELS = [
     {"_objective"},
     {"_network"},
     {"_training"},
-    {"_ambient"},
-    {"_hub"},
+    {"_estimator", "_ambient"},
+    {"_hub", "classifier", "regressor"},
     {"stacking"},
-    {"_estimator"},
-    {"classifier", "regressor"},
     {"__init__"},
 ]
 
@@ -122,6 +120,27 @@ def test_no_imports_in_a_circle():
         free = {name for name, imports in IMPORTS.items() if imports <= settled} - settled
         assert free, f"a cycle among {set(IMPORTS) - settled}"
         settled |= free
+
+
+def test_private_names_of_others_stand_in_one_file_each():
+    """Names that scikit-learn and PyTorch do not promise to keep, as they are imported or looked up."""
+    for name, tree in MODULES.items():
+        imported = {
+            (node.module, alias.name)
+            for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module for alias in node.names
+        }  # fmt: skip
+        for module, one in imported:
+            is_private = any(part.startswith("_") for part in [*module.split(".")[1:], one])
+            assert not is_private or module.split(".")[0] not in ("sklearn", "torch") or name.endswith("_private"), name
+        looked_up = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_of_torch(node)}
+        assert name.endswith("torch_private") or not any(one.startswith("_") for one in looked_up), (name, looked_up)
+
+
+def _is_of_torch(node):
+    """Whether an attribute is looked up on `torch` or a module of its."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name) and node.id == "torch"
 
 
 def test_imports_stand_at_the_top():
@@ -213,7 +232,7 @@ def test_addresses_of_the_project_lead_somewhere():
 
 def test_readme_names_the_commands():
     readme = (ROOT / "README.md").read_text()
-    for target in re.findall(r"make (\w+)", readme):
+    for target in re.findall(r"make ([\w-]+)", readme):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
@@ -260,6 +279,14 @@ def test_classifiers_name_the_pythons_tested():
     assert PROJECT["requires-python"] == f">={named[0]}"
 
 
+def test_the_oldest_versions_are_the_lower_bounds():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE))
+    extras = [bound for bounds in PROJECT["optional-dependencies"].values() for bound in bounds]
+    bounds = dict(re.findall(r"^([\w-]+)>=(\S+)$", "\n".join([*PROJECT["dependencies"], *extras]), re.MULTILINE))
+    for name in bounds.keys() - {"ruff", "mypy", "skorch"}:  # tools and contestants, which the suite does not run with
+        assert re.fullmatch(rf"{re.escape(bounds[name])}(\.0)*", pins[name]), f"{name}: {bounds[name]}, {pins[name]}"
+
+
 def test_dependencies_are_what_is_imported():
     imported = set()
     for tree in MODULES.values():
@@ -269,5 +296,5 @@ def test_dependencies_are_what_is_imported():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split(".")[0])
     names = {"sklearn": "scikit-learn"}
-    needed = {names.get(module, module) for module in imported - sys.stdlib_module_names}
+    needed = {names.get(module, module) for module in imported - sys.stdlib_module_names - {"sk_mlp"}}
     assert needed == {re.match(r"[\w-]+", dependency)[0] for dependency in PROJECT["dependencies"]}

@@ -157,8 +157,13 @@ def autocasts() -> Mapping[str, torch.dtype]:
 
 def generators(device: torch.device) -> list[torch.Generator]:
     """Return PyTorch's default random generators, from which a module on `device` may draw."""
-    index = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index or 0
-    return [torch.default_generator, *torch_private.default_generators(device.type, index)]
+    of_device = []
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        of_device = [torch_private.cuda_generator(index)]
+    elif device.type == "mps":
+        of_device = [torch_private.mps_generator()]
+    return [torch.default_generator, *of_device]
 
 
 def has_free_threads(device: torch.device) -> bool:

@@ -75,11 +75,14 @@ def thread_setters() -> tuple[Callable[[int], object], Callable[[int], int]]:
     return set_openmp, set_mkl
 
 
-def default_generators(device_type: str, index: int) -> list[torch.Generator]:
-    """Return the generators that modules on a device use, except that of the CPU."""
-    if device_type == "cuda":
-        return [torch.cuda.default_generators[index]]
-    return [torch.mps._get_default_mps_generator()] if device_type == "mps" else []
+def cuda_generator(index: int) -> torch.Generator:
+    """Return the random generator of a CUDA device."""
+    return torch.cuda.default_generators[index]
+
+
+def mps_generator() -> torch.Generator:
+    """Return the random generator of MPS."""
+    return torch.mps._get_default_mps_generator()
 
 
 def has_fused_adam() -> bool:
