@@ -10,12 +10,12 @@ import torch.utils._python_dispatch as modes
 from problems import PROBLEMS
 
 from sk_mlp import MLPTorchRegressor
-from sk_mlp._compute import replay as replay_module
-from sk_mlp._compute.replay import Replay, record
+from sk_mlp._compute import replay as _replay
+from sk_mlp._compute.replay import Replay, can_record, record
 from sk_mlp._compute.threads import in_threads
 from sk_mlp._compute.torch_private import has_graphs
 from sk_mlp._network.activations import ACTIVATIONS
-from sk_mlp._training import step
+from sk_mlp._training import step as _step
 
 NETWORK = {"hidden_layer_sizes": (6, 5), "max_iter": 60, "batch_size": 60, "n_iter_no_change": 99, "random_state": 0}
 # Each kind of step: what the problem is, and the options that make the difference.
@@ -203,7 +203,7 @@ class TestRecord:
         """It would take seconds."""
         code = (
             "import sys, warnings\nwarnings.simplefilter('ignore')\nfrom sk_mlp import MLPTorchClassifier\n"
-            "from sk_mlp._compute import replay\n"
+            "from sk_mlp._compute import replay as _replay\n"
             "MLPTorchClassifier((4,), batch_size=5, max_iter=20, device='cpu').fit([[0.0], [1.0]] * 50, [0, 1] * 50)\n"
             "assert replay._compiled.cache_info().currsize == 1\nassert 'torch._dynamo' not in sys.modules"
         )

@@ -20,10 +20,9 @@ from threadpoolctl import threadpool_limits
 from user_code import AfterEachEpoch
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
-from sk_mlp._compute.intra_op import available_threads
 from sk_mlp._compute.machine import available_cores, count_cores
 from sk_mlp._compute.threads import called_by_waiting_thread, in_threads, raise_if_stopped
-from sk_mlp._estimator import prediction
+from sk_mlp._estimator import prediction as _prediction
 
 VARIABLE = ContextVar("VARIABLE", default=0)
 X, LABELS = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._compute import intra_op
+from sk_mlp._compute import modes as _modes
 from sk_mlp._compute.threads import Crew, Stopped, raise_if_stopped
-from sk_mlp._training import optimizers, pool
-from sk_mlp._training import stack as stack_module
-from sk_mlp._training import step as step_module
+from sk_mlp._network import batch as _batches
+from sk_mlp._training import engine as _engine
+from sk_mlp._training import loop as _training
+from sk_mlp._training import optimizers as _optimizers
+from sk_mlp._training import step as _step
 
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(331, 23))
