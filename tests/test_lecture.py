@@ -57,3 +57,17 @@ def test_a_dead_relu_stays_dead_and_a_leaky_one_learns(where):
         moved[activation] = np.abs(network.fit(X, y).coefs_[0][:, 0] - before).max()
     assert moved["relu"] == 0.0
     assert moved["leaky_relu"] > 1e-4
+
+
+def test_the_lectures_run(where):
+    """Unscaled digits, 64-32-16-10, all rows at once, PyTorch's initial weights and Adam; there it is 0.25 to 0.40."""
+    X, y = load_digits(return_X_y=True)
+    losses = [
+        MLPTorchClassifier(
+            (32, 16), init="torch", alpha=0.0, batch_size=len(X), max_iter=100, n_iter_no_change=100, random_state=seed,
+            **where,
+        ).fit(X, y).loss_curve_
+        for seed in range(3)
+    ]  # fmt: skip
+    assert all(2.3 < curve[0] < 3.5 for curve in losses)
+    assert all(0.2 < curve[90] < 0.5 for curve in losses)

@@ -6,8 +6,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
-from problems import PROBLEMS
+from options import estimator
+from problems import PROBLEMS, data
 from user_code import Raising
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
@@ -123,3 +125,21 @@ def test_one_history_goes_on_in_many_threads():
                     assert one.loss.tolist() == [0, 1, i, i, i]
     finally:
         sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_frame_takes_it(solver, where, unconverged):
+    X, y = data("classifier")
+    fitted = estimator("classifier", where, solver=solver, early_stopping=True).fit(X, y)
+    frame = pd.DataFrame(fitted.history_)
+    names = ["loss", "validation_loss", "validation_score", "learning_rate", "gradient_norm", "seconds"]
+    assert list(frame.columns) == names
+    assert len(frame) == fitted.n_iter_
+    np.testing.assert_array_equal(frame["loss"], fitted.loss_curve_)
+    assert (frame["seconds"] > 0).all()
+    assert (frame["gradient_norm"] > 0).all()
+    if solver == "adam":
+        np.testing.assert_array_equal(frame["validation_score"], fitted.validation_scores_)
+        np.testing.assert_array_equal(frame["validation_loss"], fitted.validation_loss_curve_)
+    else:
+        assert frame[["validation_score", "learning_rate"]].isna().all(axis=None)

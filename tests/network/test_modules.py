@@ -1,0 +1,108 @@
+"""A module of the user's in the place of the network."""
+
+import numpy as np
+import pytest
+import torch
+from fits import assert_same
+from options import FAST, Residual, estimator
+from problems import data
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
+
+pytestmark = pytest.mark.usefixtures("unconverged")
+
+
+def test_replaces_the_network_alone(where):
+    X, y = data("classifier")
+    fitted = estimator("classifier", where, module=Residual, early_stopping=True).fit(X, y)
+    assert isinstance(fitted.module_, Residual)
+    assert not hasattr(fitted, "coefs_")
+    assert set(fitted.module_state_) == set(Residual(8, 3).state_dict())
+    assert fitted.predict_proba(X).shape == (160, 3)
+    assert fitted.set_params(module=None).fit(X, y).coefs_[0].shape == (8, 6)
+    assert not hasattr(fitted, "module_state_")
+
+
+def test_linear_module_is_logistic_regression(where):
+    X, y = data("classifier")
+    options = {"alpha": 1.0, "max_iter": 1000, "tol": 1e-10, "solver": "lbfgs"}
+    fitted = estimator("classifier", {**where, "dtype": "float64"}, module=nn.Linear, **options).fit(X, y)
+    expected = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(X, y)
+    np.testing.assert_allclose(fitted.predict_proba(X), expected.predict_proba(X), atol=1e-4)
+
+
+def test_its_memory_is_the_states(where):
+    X, y = data("regressor")
+    fitted = estimator("regressor", where, module=Residual).fit(X, y)
+    before = fitted.predict(X)
+    with torch.no_grad():
+        fitted.module_.skip.bias.add_(1.0)
+    np.testing.assert_allclose(fitted.predict(X), before + 1, rtol=1e-5)
+
+
+def test_frozen_parameters_stay(where):
+    def frozen(n_features, n_outputs):
+        module = Residual(n_features, n_outputs)
+        module.skip.requires_grad_(False)
+        return module
+
+    X, y = data("regressor")
+    options = {"module": frozen, "alpha": 1.0}
+    long, short = (estimator("regressor", where, **options, max_iter=n).fit(X, y) for n in (8, 1))
+    np.testing.assert_array_equal(long.module_state_["skip.weight"], short.module_state_["skip.weight"])
+    assert not np.array_equal(long.module_state_["deep.0.weight"], short.module_state_["deep.0.weight"])
+
+
+def test_tied_parameters_stay_tied(where):
+    class Tied(nn.Module):
+        def __init__(self, n_features, n_outputs):
+            super().__init__()
+            self.first, self.second = nn.Linear(n_features, n_features), nn.Linear(n_features, n_features)
+            self.second.weight = self.first.weight
+            self.last = nn.Linear(n_features, n_outputs)
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.second(torch.tanh(self.first(x)))))
+
+    X, y = data("regressor")
+    fitted = estimator("regressor", where, module=Tied).fit(X, y)
+    state = fitted.module_state_
+    np.testing.assert_array_equal(state["first.weight"], state["second.weight"])
+    module = fitted.module_
+    assert module.first.weight is module.second.weight
+
+
+def test_a_function_may_return_one_module_each_time(where, rtol):
+    one = Residual(8, 1)
+    X, y = data("regressor")
+    fits = [estimator("regressor", where, module=lambda *_: one).fit(X, y) for _ in range(2)]
+    assert_same(*fits, 0)
+
+
+def test_few_rows_are_of_the_type_asked_for(device):
+    class OfFloats(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.float())
+
+    X, y = data("regressor")
+    fitted = MLPTorchRegressor(**FAST, module=OfFloats, device=device).fit(X[:100], y[:100])
+    assert fitted.predict(X[:3]).shape == (3,)
+
+
+def test_pytorchs_generator_is_left_alone(where):
+    X, y = data("regressor")
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    estimator("regressor", where, module=Residual).fit(X, y).predict(X)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_in_bfloat16(device):
+    X, y = data("classifier")
+    fitted = MLPTorchClassifier(**{**FAST, "max_iter": 60}, normalization="layer", dtype="bfloat16", device=device).fit(
+        X, y
+    )
+    assert fitted.score(X, y) > 0.7
