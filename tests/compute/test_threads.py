@@ -1,10 +1,6 @@
 """Jobs in threads, and stacks that train in them: where users' code runs, what ends them, and how many there are."""
 
-import multiprocessing
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -16,11 +12,9 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from problems import PROBLEMS, raw_prediction
 from sklearn.model_selection import GridSearchCV
-from threadpoolctl import threadpool_limits
 from user_code import AfterEachEpoch
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
-from sk_mlp._compute.machine import available_cores, count_cores
 from sk_mlp._compute.threads import called_by_waiting_thread, in_threads, raise_if_stopped
 from sk_mlp._estimator import prediction as _prediction
 
@@ -353,70 +347,3 @@ class TestPredictionsInThreads:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, handler)
         assert estimator.predict(X).shape == (160,)
-
-
-class TestHowMany:
-    """As many threads as the process may use processors, by whoever says so."""
-
-    def test_here(self):
-        assert 1 <= available_threads() <= available_cores() <= (os.cpu_count() or 1)
-
-    def test_pytorchs_own_number_and_threadpoolctls_limit(self):
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        assert available_threads() == 1
-        torch.set_num_threads(2)
-        try:
-            with threadpool_limits(1):
-                assert available_threads() == 1
-        finally:
-            torch.set_num_threads(before)
-
-    def test_joblibs_limit(self, monkeypatch):
-        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-        assert available_cores() == 1
-
-    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone binds processes to processors")
-    def test_processors_that_the_process_is_bound_to(self):
-        code = (
-            "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-            "from sk_mlp._compute.machine import available_cores\nassert available_cores() == 1"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
-
-    @pytest.mark.parametrize(
-        ("files", "expected"),
-        [
-            ({"proc/self/cgroup": "0::/\n", "cgroup/cpu.max": "max 100000\n"}, 64),
-            ({"proc/self/cgroup": "0::/\n", "cgroup/cpu.max": "200000 100000\n"}, 2),
-            ({"proc/self/cgroup": "0::/a/b\n", "cgroup/a/cpu.max": "150000 100000\n"}, 2),
-            ({"proc/self/cgroup": "0::/a\n", "cgroup/a/cpu.max": "50000 100000\n"}, 1),
-            (
-                {
-                    "proc/self/cgroup": "3:cpu,cpuacct:/docker/x\n",
-                    "cgroup/cpu/cpu.cfs_quota_us": "300000\n",
-                    "cgroup/cpu/cpu.cfs_period_us": "100000\n",
-                },
-                3,
-            ),
-            (
-                {
-                    "proc/self/cgroup": "3:cpu,cpuacct:/\n",
-                    "cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-                    "cgroup/cpu/cpu.cfs_period_us": "100000\n",
-                },
-                64,
-            ),
-            ({}, 64),
-        ],
-    )
-    def test_quotas_of_containers(self, files, expected, tmp_path, monkeypatch):
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
-        monkeypatch.setattr("joblib.cpu_count", lambda: 64)
-        assert count_cores(tmp_path / "proc", tmp_path / "cgroup") == expected
-
-    def test_a_process_of_a_pool_has_one(self):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            assert pool.apply(available_cores) == 1

@@ -13,17 +13,9 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import scale
 from torch import nn
+from user_code import cubic
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._objective import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    CustomLoss,
-    MultilabelCrossEntropy,
-    SquaredError,
-    average,
-    regression_objective,
-)
 from sk_mlp.exceptions import UntrainedWarning
 
 
@@ -71,10 +63,6 @@ def warnings_of(data, **options):
         warnings.simplefilter("always")
         fitted = cls(**{"random_state": 0, **options}).fit(X, y, **rows)
     return [str(one.message) for one in caught if issubclass(one.category, UntrainedWarning)], fitted
-
-
-def cubic(raw, target):
-    return ((raw - target).abs() ** 1.5).sum(1)
 
 
 FAST_SGD = {"solver": "sgd", "learning_rate_init": 0.05}
@@ -295,101 +283,3 @@ def test_nothing_is_drawn_and_nothing_is_changed():
     assert fit(1e-9) == fit(1e-3)
     np.testing.assert_equal(np.random.get_state(legacy=False), before)  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torchs)
-
-
-OBJECTIVES = {
-    "binary": (BinaryCrossEntropy(), 1, "labels"),
-    "binary, smoothed": (BinaryCrossEntropy(0.2), 1, "labels"),
-    "multilabel": (MultilabelCrossEntropy(), 3, "labels"),
-    "multiclass": (CrossEntropy(), 4, "classes"),
-    "multiclass, smoothed": (CrossEntropy(0.3), 4, "classes"),
-    **{
-        name: (regression_objective(name, 0.3, 0.7), 3, "values")
-        for name in ("squared_error", "absolute_error", "quantile", "huber", "poisson", "gamma", "gaussian_nll")
-    },
-}
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_best_constant_is_a_minimum(name, weighted, rng):
-    """No other constant has a smaller loss, along any output."""
-    objective, n_outputs, kind = OBJECTIVES[name]
-    drawn = {
-        "labels": lambda: rng.uniform(size=(1, n_outputs, 301)) < 0.3,
-        "classes": lambda: rng.choice(4, size=(1, 1, 301), p=[0.1, 0.2, 0.7, 0.0]),
-        "values": lambda: rng.gamma(2.0, size=(1, n_outputs, 301)),
-    }[kind]()
-    target = torch.from_numpy(drawn if kind == "classes" else drawn.astype(float))
-    weight = torch.from_numpy(rng.uniform(0.1, 3, 301) if weighted else np.ones(301))
-    n_raw = n_outputs * objective.n_raw
-    best = objective.constant(target, weight, n_raw)
-    assert best.shape == (1, n_raw, 1)
-
-    def loss(raw):
-        return average(objective.losses(raw.expand(-1, -1, 301).contiguous(), target), weight).item()
-
-    found = objective.constant_loss(target[0].numpy().T, weight.numpy(), n_raw)
-    assert found == pytest.approx(loss(best), rel=1e-6)
-    for output in range(n_raw):
-        for step in (-0.03, 0.03):
-            other = best.clone()
-            other[0, output] += step
-            assert loss(other) > loss(best) - 1e-9
-
-
-def test_no_constant_is_known_of_a_users_loss():
-    assert CustomLoss(cubic, SquaredError()).constant(torch.zeros(1, 1, 3), torch.ones(3), 1) is None
-
-
-class TestEarlyStoppingGoesByTheLoss:
-    """Where scikit-learn's MLP lacks it; where it has it, by scikit-learn's score."""
-
-    X = np.random.RandomState(0).uniform(-1, 1, (4000, 1))
-    y = (X[:, 0] + np.random.RandomState(1).exponential(size=4000)) / 2
-
-    @pytest.mark.parametrize(
-        ("loss", "by_loss"),
-        [
-            ("squared_error", False), ("poisson", False), ("quantile", True), ("absolute_error", True), ("huber", True),
-            ("gamma", True), ("gaussian_nll", True), (cubic, True),
-        ],
-    )  # fmt: skip
-    def test_regressors(self, loss, by_loss):
-        y = np.maximum(self.y, 0.1)
-        fitted = MLPTorchRegressor(loss, (8,), early_stopping=True, max_iter=3, n_iter_no_change=3, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted.fit(self.X, y)
-        losses = -np.array(fitted.validation_loss_curve_)
-        assert np.array_equal(fitted.validation_scores_, losses) == by_loss
-
-    def test_classifiers(self, where):
-        def fit(**options):
-            fitted = MLPTorchClassifier((8,), early_stopping=True, max_iter=3, random_state=0, **options, **where)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                return fitted.fit(X_DIGITS, DIGITS)
-
-        own = fit(loss=lambda raw, target: nn.functional.cross_entropy(raw, target, reduction="none"))
-        np.testing.assert_array_equal(own.validation_scores_, -np.array(own.validation_loss_curve_))
-        for options in ({}, {"label_smoothing": 0.1}, {"class_weight": "balanced"}, {"scoring": "accuracy"}):
-            assert min(fit(**options).validation_scores_) > 0
-
-    def test_a_quantile_covers_what_it_says(self):
-        fitted = MLPTorchRegressor("quantile", quantile=0.95, early_stopping=True, random_state=0)
-        covered = (self.y <= fitted.fit(self.X, self.y).predict(self.X)).mean()
-        assert covered == pytest.approx(0.95, abs=0.02)
-
-    def test_a_score_by_another_loss_is_no_record_to_beat(self):
-        fitted = MLPTorchRegressor(
-            "quantile", (8,), quantile=0.5, early_stopping=True, max_iter=2, warm_start=True, random_state=0
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted.fit(self.X, self.y)
-            first = fitted.best_validation_score_
-            again = fitted.fit(self.X, self.y)._progress
-            assert again["best_score"] >= first
-            fitted.set_params(quantile=0.9).fit(self.X, 100 + self.y)
-        assert fitted.best_validation_score_ < first

@@ -96,16 +96,6 @@ def test_one_row_of_a_reversed_table(solver, dtype):
         clone(model).fit(X, y, **validated)
 
 
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_sparse_input_in_bfloat16(solver, device, rng):
-    X = sp.random_array((300, 40), density=0.2, format="csr", random_state=np.random.default_rng(0))
-    y = (X @ rng.normal(size=40) > 0).astype(int)
-    options = {"hidden_layer_sizes": (20,), "solver": solver, "random_state": 0, "device": device, "max_iter": 60}
-    rough = MLPTorchClassifier(**options, dtype="bfloat16").fit(X, y)
-    exact = MLPTorchClassifier(**options, dtype="float32").fit(X, y)
-    assert abs(rough.score(X, y) - exact.score(X, y)) < 0.05
-
-
 def test_feature_names_are_checked(where):
     problem = PROBLEMS["regression"]
     frame = pd.DataFrame(problem.X, columns=list("abcdefgh"))

@@ -18,7 +18,6 @@ from torch import nn
 from user_code import AfterEachEpoch, default_float64
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._compute.machine import free_memory
 
 pytestmark = pytest.mark.usefixtures("unconverged")
 FAST = {"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0, "device": "cpu"}
@@ -324,51 +323,3 @@ def test_interrupts_leave_everything_as_it_was(network):
         signal.signal(signal.SIGALRM, handler)
         torch.set_num_threads(before_threads)
     assert n_interrupts > 100
-
-
-class TestFreeMemory:
-    """Files as Linux writes them, on a machine with 4,000 KiB free."""
-
-    @pytest.fixture
-    def machine(self, tmp_path):
-        def write(path, text):
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_text(text)
-
-        write("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
-        return write, lambda: free_memory(tmp_path / "proc", tmp_path / "cgroup")
-
-    def test_without_a_limit(self, machine):
-        write, free = machine
-        assert free() == 4000 * 1024
-        write("proc/self/cgroup", "0::/\n")
-        write("cgroup/memory.max", "max\n")
-        write("cgroup/memory.current", "500\n")
-        assert free() == 4000 * 1024
-
-    def test_version_2(self, machine):
-        """A group's own limit, and one of the group around it, whose cache can be given up."""
-        write, free = machine
-        write("proc/self/cgroup", "0::/a/b\n")
-        write("cgroup/a/b/memory.max", "900000\n")
-        write("cgroup/a/b/memory.current", "100000\n")
-        assert free() == 800_000
-        write("cgroup/a/memory.max", "950000\n")
-        write("cgroup/a/memory.current", "600000\n")
-        assert free() == 350_000
-        write("cgroup/a/memory.stat", "anon 5\ninactive_file 200000\n")
-        assert free() == 550_000
-
-    def test_version_1(self, machine):
-        """In a container the path is the host's, and the limit lies at the root."""
-        write, free = machine
-        write("proc/self/cgroup", "5:cpu:/docker/x\n4:memory,hugetlb:/docker/x\n")
-        write("cgroup/memory/memory.limit_in_bytes", "700000\n")
-        write("cgroup/memory/memory.usage_in_bytes", "100000\n")
-        assert free() == 600_000
-
-    def test_nothing_to_be_read(self, tmp_path):
-        assert free_memory(tmp_path, tmp_path) == 2**33
-
-    def test_here(self):
-        assert free_memory() > 2**20
