@@ -2,11 +2,10 @@
 
 import multiprocessing
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import run_script
 from threadpoolctl import threadpool_limits
 
 from sk_mlp._compute.machine import available_cores, count_cores, free_memory
@@ -36,11 +35,7 @@ class TestHowMany:
 
     @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone binds processes to processors")
     def test_processors_that_the_process_is_bound_to(self):
-        code = (
-            "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-            "from sk_mlp._compute.machine import available_cores\nassert available_cores() == 1"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
+        run_script("bound_to_one_processor.py")
 
     @pytest.mark.parametrize(
         ("files", "expected"),

@@ -1,13 +1,11 @@
 """Recorded operations: the same bits as Python's calls, for every kind of step, and Python's calls where it must be."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 import torch.utils._python_dispatch as modes
 from problems import PROBLEMS
+from processes import run_script
 
 from sk_mlp import MLPTorchRegressor
 from sk_mlp._compute import replay as _replay
@@ -201,13 +199,7 @@ class TestRecord:
 
     def test_the_compiler_is_not_imported(self):
         """It would take seconds."""
-        code = (
-            "import sys, warnings\nwarnings.simplefilter('ignore')\nfrom sk_mlp import MLPTorchClassifier\n"
-            "from sk_mlp._compute import replay as _replay\n"
-            "MLPTorchClassifier((4,), batch_size=5, max_iter=20, device='cpu').fit([[0.0], [1.0]] * 50, [0, 1] * 50)\n"
-            "assert replay._compiled.cache_info().currsize == 1\nassert 'torch._dynamo' not in sys.modules"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
+        run_script("fit_without_the_compiler.py")
 
 
 def test_classifiers_of_one_shape_share_a_compiled_step(unconverged):

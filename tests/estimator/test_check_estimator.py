@@ -1,11 +1,10 @@
 """scikit-learn's own contract: every check of `check_estimator`, no expected failures."""
 
-import os
-import subprocess
-import sys
+import json
 
 import pytest
 import torch
+from processes import run_script
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -129,19 +128,7 @@ def test_tags_switch_on_all_checks(cls):
 
 @pytest.mark.parametrize("cls", [MLPTorchClassifier, MLPTorchRegressor])
 def test_array_api_check(cls):
-    script = f"""
-import warnings
-from sklearn.utils.estimator_checks import estimator_checks_generator
-from sk_mlp import {cls.__name__}
-warnings.simplefilter("ignore")
-n_run = 0
-for configuration in {BASE}:
-    for estimator, check in estimator_checks_generator({cls.__name__}(**configuration)):
-        if check.func.__name__ == "{ARRAY_API_CHECK}":
-            check(estimator)
-            n_run += 1
-print("run", n_run)
-"""
-    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == f"run {len(BASE)}", done.stderr
+    printed = run_script(
+        "array_api_check.py", cls.__name__, json.dumps(BASE), ARRAY_API_CHECK, variables={"SCIPY_ARRAY_API": "1"}
+    )
+    assert printed.strip() == f"run {len(BASE)}"

@@ -1,6 +1,5 @@
 """Whatever table a user has: one fit, however the numbers are stored; memory stays bounded."""
 
-import subprocess
 import sys
 import warnings
 
@@ -10,6 +9,7 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 from problems import PROBLEMS, raw_prediction
+from processes import run_script
 from sklearn.base import clone
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
@@ -230,85 +230,11 @@ def test_prediction_in_chunks_is_prediction(name, kind, where, rtol, monkeypatch
         np.testing.assert_array_equal(estimator.predict(X), labels)
 
 
-PEAK_MEMORY = """
-import resource, sys, warnings
-import numpy as np
-from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-warnings.simplefilter("ignore")
-case, n = sys.argv[1], 300_000
-# Made in its final dtype: a copy freed before the measurement would hide as much of what it measures.
-X = np.random.default_rng(0).random((n, 20), dtype="f8" if case == "float64 X" else "f4")
-options = {
-    "wide": dict(hidden_layer_sizes=(1000, 1000)),
-    "gelu": dict(activation="gelu"),
-    "many classes": dict(hidden_layer_sizes=()),
-}.get(case, {})
-y = np.arange(2000) % (150 if case == "many classes" else 3)
-estimator = MLPTorchClassifier(max_iter=1, **options).fit(X[:2000], y)
-method = estimator.predict_proba if case == "many classes" else estimator.predict
-method(X[:2000])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before = peak()
-output = method(X)
-print(peak() - before - output.nbytes / 2**20)
-"""  # fmt: skip
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 @pytest.mark.parametrize("case", ["plain", "wide", "gelu", "many classes", "float64 X"])
 def test_prediction_memory_is_bounded(case):
     """Measured by the operating system, in a process of its own: 64 MiB beyond the output."""
-    done = subprocess.run([sys.executable, "-c", PEAK_MEMORY, case], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 64
-
-
-# Anonymous memory is what a process cannot give back: pages of a memory map do not count. The kernel keeps no record of
-# its peak, so a thread looks every half millisecond.
-FIT_MEMORY = """
-import sys, threading, time, warnings
-import numpy as np, scipy.sparse as sp
-from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-warnings.simplefilter("ignore")
-
-def anonymous():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
-
-class Peak(threading.Thread):
-    def run(self):
-        self.value, self.ended = 0, False
-        while not self.ended:
-            self.value = max(self.value, anonymous())
-            time.sleep(0.0005)
-
-case, path, hidden, n = sys.argv[1], sys.argv[2], int(sys.argv[3]), 100_000
-if case == "memory map":
-    X = np.lib.format.open_memmap(path, "w+", "f4", (n, 400))
-    for start in range(0, n, 10_000):
-        X[start : start + 10_000] = np.random.default_rng(0).random((10_000, 400), dtype="f4")
-    X = np.load(path, mmap_mode="r")
-elif "sparse" in case:
-    indices = np.random.default_rng(0).integers(20_000, size=(n, 50), dtype="i4")
-    indices.sort(axis=1)
-    values = np.ones(indices.size, "f8" if "float64" in case else "f4")
-    X = sp.csr_array((values, indices.ravel(), np.arange(0, indices.size + 1, 50, dtype="i4")), shape=(n, 20_000))
-else:
-    X = np.random.default_rng(0).random((n, 400), dtype="f8" if "float64" in case else "f4")
-y = np.arange(n) % 3
-estimator = MLPTorchClassifier((hidden,), max_iter=2, early_stopping="stopping" in case)
-estimator.fit(X[:2000], y[:2000])
-copy = 0 if "float64" not in case else X.data.size * 8 if "sparse" in case else X.nbytes // 2
-n_parameters = sum(a.size for a in estimator.coefs_ + estimator.intercepts_)
-del estimator.coefs_, estimator._optimizer_state
-peak = Peak()
-before = anonymous()
-peak.start()
-estimator.fit(X, y)
-peak.ended = True
-peak.join()
-print(peak.value - before - (copy + 8 * 4 * n_parameters) / 2**20)
-"""  # fmt: skip
+    assert float(run_script("memory_of_predictions.py", case)) < 64
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is read from /proc")
@@ -327,10 +253,7 @@ def test_fit_memory_is_bounded(case, hidden, tmp_path):
     """Measured by the operating system, in a process of its own: at most one float32 copy of the input, none where it
     is float32 already, and 64 MiB, and eight times the parameters.
     """
-    command = [sys.executable, "-c", FIT_MEMORY, case, str(tmp_path / "X.npy"), str(hidden)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 64, case
+    assert float(run_script("memory_of_a_fit.py", case, tmp_path / "X.npy", hidden)) < 64
 
 
 def test_lbfgs_in_chunks_is_lbfgs(where, monkeypatch, rng):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from problems import PROBLEMS, raw_prediction
+from processes import run_script
 from torch import nn
 from user_code import AfterEachEpoch, default_float64
 
@@ -250,45 +250,10 @@ class TestThreads:
         assert found <= allowed
 
 
-FORK = """
-import os, signal, sys, time, warnings
-import numpy as np, torch
-from sk_mlp import MLPTorchClassifier
-warnings.simplefilter("ignore")
-torch.set_num_threads(2)
-X = np.random.default_rng(0).normal(size=(4000, 300)).astype(np.float32)
-y = (X[:, 0] > 0).astype(int)
-
-def in_child(call):
-    pid = os.fork()
-    if pid == 0:
-        call()
-        os._exit(torch.get_num_threads())
-    for _ in range(600):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return "hangs"
-
-print(in_child(lambda: None))
-MLPTorchClassifier((4,), max_iter=2, random_state=0, device="cpu").fit(X[:200, :5], y[:200])
-print(in_child(lambda: None))
-large = MLPTorchClassifier((300, 200), max_iter=1, random_state=0, device="cpu").fit(X, y)
-print(in_child(lambda: large.predict(X)))
-print(in_child(lambda: large.fit(X, y)))
-print(in_child(lambda: MLPTorchClassifier((300, 200), solver="lbfgs", max_iter=1, device="cpu").fit(X, y)))
-print(torch.get_num_threads())
-"""
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_forked_children():
     """Two threads as long as the parent has computed nothing, one after; nothing changes in the parent."""
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=200, check=False)
-    assert done.stdout.split() == ["2", "1", "1", "1", "1", "2"], done.stdout + done.stderr
+    assert run_script("fork_after_fits.py", timeout=200).split() == ["2", "1", "1", "1", "1", "2"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers")
