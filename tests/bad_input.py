@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from problems import raw_prediction
-from torch import nn
 
 FAST = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0}
 
@@ -12,10 +11,6 @@ def with_value(array, value):
     array = np.array(array, dtype=float)
     array.flat[3] = value
     return array
-
-
-def normed(n_features, n_outputs):
-    return nn.Sequential(nn.Linear(n_features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, n_outputs))
 
 
 def assert_unchanged(estimator, problem, call, message):

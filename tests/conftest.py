@@ -14,6 +14,8 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from sk_mlp import stacking
+
 # Relative agreement to ask of two routes to one result.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
 
@@ -71,6 +73,22 @@ def unconverged():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """As many threads of Python's as before."""
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+@pytest.fixture
+def stack_sizes(monkeypatch):
+    """Sizes of the stacks that are trained."""
+    sizes, train = [], stacking.train
+    monkeypatch.setattr(stacking, "train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
+    return sizes
 
 
 @pytest.fixture

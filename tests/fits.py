@@ -9,7 +9,7 @@ def state(fitted):
     return [*arrays, *getattr(fitted, "module_state_", {}).values()]
 
 
-def assert_same(ours, expected, rtol):
+def assert_same(ours, expected, rtol=0):
     assert len(state(ours)) == len(state(expected)) > 0
     for a, b in zip(state(ours), state(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)

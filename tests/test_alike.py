@@ -21,7 +21,6 @@ from torch import nn
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._alike import alike, difference
-from sk_mlp._training.loop import train
 
 pytestmark = pytest.mark.usefixtures("unconverged")
 FAST = {"max_iter": 4, "random_state": 0, "learning_rate_init": 0.01}
@@ -176,12 +175,10 @@ def test_a_network_goes_on_when_its_cell_is_run_again(where):
             reg.set_params(module=other).partial_fit(X, Y)
 
 
-def test_equal_losses_train_as_one_stack(where, monkeypatch):
-    sizes = []
-    monkeypatch.setattr("sk_mlp.stacking.train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
+def test_equal_losses_train_as_one_stack(where, stack_sizes):
     losses = [partial(power_loss, power=power) for power in (2, 2, 3)]
     Parallel(backend="sk_mlp")(delayed(MLPTorchRegressor(loss, **FAST, **where).fit)(X, Y) for loss in losses)
-    assert sorted(sizes) == [1, 2]
+    assert sorted(stack_sizes) == [1, 2]
 
 
 STATEFUL = [

@@ -55,7 +55,7 @@ def differences(ours, theirs, X):
     return found
 
 
-def assert_same(ours, theirs, X, dtype, report):
+def assert_as_scikit_learn(ours, theirs, X, dtype, report):
     """Compare all that a fit leaves behind."""
     for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
         assert getattr(ours, name) == getattr(theirs, name), name
@@ -76,7 +76,7 @@ def both_dtypes(solver):
 def test_full_product(name, solver, dtype, activation, device, report):
     problem = PROBLEMS[name]
     ours, theirs = pair(problem, dtype, device, activation=activation, **SOLVERS[solver])
-    assert_same(ours.fit(problem.X, problem.y), theirs.fit(problem.X, problem.y), problem.X, dtype, report)
+    assert_as_scikit_learn(ours.fit(problem.X, problem.y), theirs.fit(problem.X, problem.y), problem.X, dtype, report)
 
 
 # Everything else that can change a fit, one line each.
@@ -122,7 +122,7 @@ def test_variants(name, variant, dtype, device, report):
     if dtype not in both_dtypes(options.get("solver")):
         dtype = "float64"
     ours, theirs = pair(problem, dtype, device, **{"learning_rate_init": 0.01, **options})
-    assert_same(ours.fit(problem.X, problem.y), theirs.fit(problem.X, problem.y), problem.X, dtype, report)
+    assert_as_scikit_learn(ours.fit(problem.X, problem.y), theirs.fit(problem.X, problem.y), problem.X, dtype, report)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -134,7 +134,7 @@ def test_sample_weight(name, solver, early_stopping, device, rng, report):
     ours, theirs = pair(problem, "float64", device, early_stopping=early_stopping, **SOLVERS[solver])
     ours.fit(problem.X, problem.y, sample_weight=weight)
     theirs.fit(problem.X, problem.y, sample_weight=weight)
-    assert_same(ours, theirs, problem.X, "float64", report)
+    assert_as_scikit_learn(ours, theirs, problem.X, "float64", report)
 
 
 @pytest.mark.parametrize("container", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array])
@@ -144,7 +144,7 @@ def test_sparse_input(name, solver, container, device, report):
     problem = PROBLEMS[name]
     X = container(np.where(np.abs(problem.X) > 1, problem.X, 0))
     ours, theirs = pair(problem, "float64", device, early_stopping=True, **{**SOLVERS[solver], "max_iter": 15})
-    assert_same(ours.fit(X, problem.y), theirs.fit(X, problem.y), X, "float64", report)
+    assert_as_scikit_learn(ours.fit(X, problem.y), theirs.fit(X, problem.y), X, "float64", report)
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
@@ -158,7 +158,7 @@ def test_warm_start(name, solver, early_stopping, device, report):
     for _ in range(3):
         ours.fit(problem.X, problem.y)
         theirs.fit(problem.X, problem.y)
-        assert_same(ours, theirs, problem.X, "float64", report)
+        assert_as_scikit_learn(ours, theirs, problem.X, "float64", report)
         # scikit-learn's best weights and its current ones are the same arrays after early stopping, so that the next
         # fit overwrites the best. Ours are kept (docs/decisions.md); give theirs the same.
         theirs._best_coefs = [coef.copy() for coef in theirs.coefs_]
@@ -177,7 +177,7 @@ def test_partial_fit_sequence(name, solver, dtype, device, report):
         rows = slice(start, start + 40)
         for estimator in (ours, theirs):
             estimator.partial_fit(problem.X[rows], problem.y[rows], **known)
-        assert_same(ours, theirs, problem.X, dtype, report)
+        assert_as_scikit_learn(ours, theirs, problem.X, dtype, report)
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
@@ -187,7 +187,7 @@ def test_partial_fit_goes_on_from_fit(name, solver, device, report):
     ours, theirs = pair(problem, "float64", device, **SOLVERS[solver])
     for estimator in (ours, theirs):
         estimator.fit(problem.X, problem.y).partial_fit(problem.X, problem.y)
-    assert_same(ours, theirs, problem.X, "float64", report)
+    assert_as_scikit_learn(ours, theirs, problem.X, "float64", report)
 
 
 @pytest.mark.parametrize("batch_size", [50, 160])
@@ -197,7 +197,7 @@ def test_one_random_state_instance_serves_several_fits(batch_size, device, repor
     for estimator in (ours, theirs):
         estimator.set_params(random_state=np.random.RandomState(5))
         estimator.fit(problem.X, problem.y).fit(problem.X, problem.y)
-    assert_same(ours, theirs, problem.X, "float64", report)
+    assert_as_scikit_learn(ours, theirs, problem.X, "float64", report)
     np.testing.assert_array_equal(*(e.random_state.randint(2**31, size=9) for e in (ours, theirs)))
 
 
@@ -207,7 +207,7 @@ def test_global_seed(device, report):
     for estimator in (ours, theirs):
         np.random.seed(7)  # noqa: NPY002 (what random_state=None means)
         estimator.fit(problem.X, problem.y)
-    assert_same(ours, theirs, problem.X, "float64", report)
+    assert_as_scikit_learn(ours, theirs, problem.X, "float64", report)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

@@ -1,6 +1,7 @@
 """What users write around and for a fit: callbacks, modules and blocks, shared by tests."""
 
 import contextlib
+import signal
 
 import torch
 from torch import nn
@@ -67,6 +68,10 @@ def cubic(raw, target):
     return ((raw - target).abs() ** 1.5).sum(1)
 
 
+def normed_net(n_features, n_outputs):
+    return nn.Sequential(nn.Linear(n_features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, n_outputs))
+
+
 @contextlib.contextmanager
 def default_float64():
     """Let PyTorch make float64 where nothing else is said."""
@@ -76,3 +81,25 @@ def default_float64():
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def torch_threads(n):
+    """Let PyTorch compute in `n` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def alarms(handler=signal.default_int_handler):
+    """Let SIGALRM interrupt as Ctrl-C does, or call another handler; no timer is left behind."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

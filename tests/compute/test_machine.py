@@ -4,12 +4,17 @@ import multiprocessing
 import os
 
 import pytest
-import torch
 from processes import run_script
 from threadpoolctl import threadpool_limits
+from user_code import torch_threads
 
 from sk_mlp._compute.machine import available_cores, count_cores, free_memory
 from sk_mlp._compute.modes import available_threads
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 class TestHowMany:
@@ -19,15 +24,10 @@ class TestHowMany:
         assert 1 <= available_threads() <= available_cores() <= (os.cpu_count() or 1)
 
     def test_pytorchs_own_number_and_threadpoolctls_limit(self):
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        assert available_threads() == 1
-        torch.set_num_threads(2)
-        try:
-            with threadpool_limits(1):
-                assert available_threads() == 1
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(1):
+            assert available_threads() == 1
+        with torch_threads(2), threadpool_limits(1):
+            assert available_threads() == 1
 
     def test_joblibs_limit(self, monkeypatch):
         monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
@@ -65,8 +65,7 @@ class TestHowMany:
     )
     def test_quotas_of_containers(self, files, expected, tmp_path, monkeypatch):
         for name, text in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
+            write(tmp_path / name, text)
         monkeypatch.setattr("joblib.cpu_count", lambda: 64)
         assert count_cores(tmp_path / "proc", tmp_path / "cgroup") == expected
 
@@ -80,12 +79,10 @@ class TestFreeMemory:
 
     @pytest.fixture
     def machine(self, tmp_path):
-        def write(path, text):
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_text(text)
-
-        write("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
-        return write, lambda: free_memory(tmp_path / "proc", tmp_path / "cgroup")
+        write(tmp_path / "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
+        return lambda path, text: write(tmp_path / path, text), lambda: free_memory(
+            tmp_path / "proc", tmp_path / "cgroup"
+        )
 
     def test_without_a_limit(self, machine):
         write, free = machine

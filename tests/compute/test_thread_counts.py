@@ -7,6 +7,7 @@ import pytest
 import torch
 from problems import PROBLEMS
 from small_fits import fitted
+from user_code import torch_threads
 
 from sk_mlp._network.closed_form import Forward
 from sk_mlp._training.optimizers import Optimizer
@@ -15,7 +16,6 @@ pytestmark = pytest.mark.usefixtures("unconverged")
 
 
 def test_thread_count_is_restored_after_an_error(where, monkeypatch):
-    before = torch.get_num_threads()
     problem = PROBLEMS["multiclass"]
 
     def fail(self):
@@ -25,37 +25,31 @@ def test_thread_count_is_restored_after_an_error(where, monkeypatch):
     for rule in Optimizer.__subclasses__():
         for cls in (rule, *rule.__subclasses__()):
             monkeypatch.setattr(cls, "prepare", fail)
-    torch.set_num_threads(2)
-    try:
+    with torch_threads(2):
         with pytest.raises(RuntimeError, match="in the middle"):
             fitted(problem, where)
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_small_products_run_on_one_thread(solver, where, monkeypatch):
     """In training and in predictions, down to the smallest: a second thread costs more than it gives."""
-    before, seen, forward = torch.get_num_threads(), set(), Forward.__call__
+    seen, forward = set(), Forward.__call__
 
     def watched(self, inputs):
         seen.add(torch.get_num_threads())
         return forward(self, inputs)
 
     monkeypatch.setattr(Forward, "__call__", watched)
-    torch.set_num_threads(2)
-    try:
+    with torch_threads(2):
         fitted(PROBLEMS["multiclass"], where, solver=solver, hidden_layer_sizes=(2,)).predict(PROBLEMS["multiclass"].X)
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
     assert seen == {1}
 
 
 def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
     """Neither OpenMP's number nor MKL's, neither now nor later, of a thread that is there or of one to come."""
-    before, found = torch.get_num_threads(), []
+    found = []
     go_on = [threading.Event(), threading.Event()]
 
     def look():
@@ -75,15 +69,12 @@ def test_thread_count_of_other_threads_is_left_alone(where, monkeypatch):
         newcomer.join()
 
     monkeypatch.setattr("sk_mlp._training.optimizers.SGD.prepare", step_watched)
-    torch.set_num_threads(2)
-    try:
+    with torch_threads(2):
         look()
         resident = threading.Thread(target=look_later)
         resident.start()
         fitted(PROBLEMS["multiclass"], where, solver="sgd", max_iter=1, batch_size=160)
         go_on[1].set()
         resident.join()
-    finally:
-        torch.set_num_threads(before)
     assert len(found) == 4
     assert set(found) == {found[0]}

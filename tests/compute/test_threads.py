@@ -9,10 +9,11 @@ from contextvars import ContextVar
 import numpy as np
 import pytest
 import torch
+from fits import assert_same
 from joblib import Parallel, delayed, parallel_config
 from problems import PROBLEMS, raw_prediction
 from sklearn.model_selection import GridSearchCV
-from user_code import AfterEachEpoch
+from user_code import AfterEachEpoch, alarms, torch_threads
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
 from sk_mlp._compute.threads import called_by_waiting_thread, in_threads, raise_if_stopped
@@ -20,14 +21,8 @@ from sk_mlp._estimator import prediction as _prediction
 
 VARIABLE = ContextVar("VARIABLE", default=0)
 X, LABELS = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
+pytestmark = pytest.mark.usefixtures("unconverged", "no_thread_is_left")
 OPTIONS = {"hidden_layer_sizes": (6,), "batch_size": 40, "random_state": 0, "device": "cpu"}
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left(unconverged):
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before
 
 
 class TestInThreads:
@@ -153,8 +148,7 @@ def test_results_are_the_same_to_the_bit_for_any_number_of_threads(options, monk
     for many in others:
         for ours, expected in zip(many, one, strict=True):
             assert ours.loss_curve_ == expected.loss_curve_
-            for values, others_values in zip(ours.coefs_, expected.coefs_, strict=True):
-                np.testing.assert_array_equal(values, others_values)
+            assert_same(ours, expected)
 
 
 @pytest.mark.parametrize("share", ["NumPy's generator", "one generator"])
@@ -175,10 +169,8 @@ def test_members_that_share_a_generator_repeat_themselves(share, monkeypatch):
     assert len({tuple(curve) for curve in one}) == len(one)
 
 
-def test_users_losses_stack_as_deep_as_they_fit(monkeypatch):
+def test_users_losses_stack_as_deep_as_they_fit(monkeypatch, stack_sizes):
     """They train in one thread, and gain nothing from more stacks."""
-    seen, train = [], stacking.train
-    monkeypatch.setattr(stacking, "train", lambda tasks: (seen.append(len(tasks)), train(tasks))[1])
 
     def loss(raw, target):
         return ((raw - target) ** 2).sum(1)
@@ -187,7 +179,7 @@ def test_users_losses_stack_as_deep_as_they_fit(monkeypatch):
     monkeypatch.setattr(stacking, "stack_bytes", lambda _: 2**18)
     with parallel_config("sk_mlp"):
         Parallel()(delayed(model.fit)(X, PROBLEMS["regression"].y) for model in models)
-    assert seen == [24]
+    assert stack_sizes == [24]
 
 
 class TestStacksInThreads:
@@ -242,27 +234,19 @@ class TestStacksInThreads:
         assert seen == {threading.get_ident()}
 
     def test_threads_of_pytorch_stay_as_they_are(self):
-        before = torch.get_num_threads()
-        torch.set_num_threads(2)
-        try:
+        with torch_threads(2):
             _search()
             assert torch.get_num_threads() == 2
-        finally:
-            torch.set_num_threads(before)
         assert self.used == {2}
 
     def test_ctrl_c_ends_them(self):
         """A signal comes to the main thread, while others train."""
-        handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.7)
-        try:
+        with alarms():
+            signal.setitimer(signal.ITIMER_REAL, 0.7)
             start = time.perf_counter()
             with pytest.raises(KeyboardInterrupt):
                 _search(max_iter=10**6, n_iter_no_change=10**6, batch_size=2, tol=0.0)
             assert time.perf_counter() - start < 30
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, handler)
         assert self.used == {2}
         _search()
 
@@ -313,18 +297,15 @@ class TestPredictionsInThreads:
             np.testing.assert_array_equal(values, found[0][1])
 
     def test_as_many_as_may_compute(self, monkeypatch):
-        monkeypatch.setattr("sk_mlp._compute.intra_op.available_cores", lambda: 5)
-        used, before = [], torch.get_num_threads()
-        monkeypatch.setattr(prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
+        monkeypatch.setattr("sk_mlp._compute.modes.available_cores", lambda: 5)
+        used = []
+        monkeypatch.setattr(_prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
-        torch.set_num_threads(3)
-        try:
+        with torch_threads(3):
             estimator.predict(X)
-            torch.set_num_threads(8)
+        with torch_threads(8):
             estimator.predict(X)
             assert torch.get_num_threads() == 8
-        finally:
-            torch.set_num_threads(before)
         assert used == [3, 5]
 
     def test_a_value_too_large_is_an_error_as_without_threads(self, monkeypatch):
@@ -338,12 +319,8 @@ class TestPredictionsInThreads:
     def test_ctrl_c_ends_them(self, monkeypatch):
         monkeypatch.setattr(prediction, "available_threads", lambda: 2)
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
-        handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        try:
+        with alarms():
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
             with pytest.raises(KeyboardInterrupt):
                 estimator.predict(np.tile(X, (20_000, 1)))
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, handler)
         assert estimator.predict(X).shape == (160,)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from bad_input import FAST, assert_unchanged, normed
+from bad_input import FAST, assert_unchanged
 from problems import PROBLEMS, raw_prediction
 from torch import nn
+from user_code import normed_net
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 
@@ -133,7 +134,7 @@ PARAMETERS = [
     ({"module": Detached}, "raw predictions that its parameters can be trained by, got a tensor without a graph"),
     ({"module": WithExtraState}, "keep their state in parameters and buffers, got '_extra_state' from get_extra_state"),
     ({"module": Complex}, "module must have parameters of real numbers, got torch.complex64"),
-    ({"module": normed, "batch_size": 1}, r"at least 2 rows a batch .*, got batch_size=1 for 160 row\(s\)"),
+    ({"module": normed_net, "batch_size": 1}, r"at least 2 rows a batch .*, got batch_size=1 for 160 row\(s\)"),
     ({"loss": lambda raw, target: raw.sum()}, r"one loss a row, .* shape \(160,\), got shape \(\)"),
     ({"loss": lambda raw, target: 1.0}, r"one loss a row, .* shape \(160,\), got 1.0"),
     (

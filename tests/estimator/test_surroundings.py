@@ -15,7 +15,7 @@ import torch
 from problems import PROBLEMS, raw_prediction
 from processes import run_script
 from torch import nn
-from user_code import AfterEachEpoch, default_float64
+from user_code import AfterEachEpoch, alarms, default_float64, torch_threads
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 
@@ -119,13 +119,8 @@ def test_users_code_runs_in_users_modes(function, how):
     estimator = MLPTorchClassifier(**{**FAST, **options})
     if how in ("callback", "lbfgs"):
         estimator.set_callbacks(AfterEachEpoch(called))
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with np.errstate(divide="raise"):
-            estimator.fit(X, Y)
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(3), np.errstate(divide="raise"):
+        estimator.fit(X, Y)
     assert calls
 
 
@@ -136,12 +131,8 @@ def test_a_loss_has_the_callers_threads():
         seen.add((torch.get_num_threads(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
         return own_loss(raw, target)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    with torch_threads(3):
         MLPTorchClassifier(**FAST, loss=loss).fit(X, Y)
-    finally:
-        torch.set_num_threads(before)
     assert seen == {(3, True, False)}
 
 
@@ -261,20 +252,17 @@ def test_forked_children():
 def test_interrupts_leave_everything_as_it_was(network):
     """Wherever an interrupt comes: threads, modes and NumPy's errors are those from before."""
     estimator = MLPTorchClassifier(**{**FAST, **NETWORKS[network]}).fit(X, Y)
-    before_threads, rng = torch.get_num_threads(), np.random.RandomState(0)
-    torch.set_num_threads(2)
+    rng = np.random.RandomState(0)
 
     def state():
         return torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_grad_enabled(), np.geterr()
 
-    before = state()
-
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    handler = signal.signal(signal.SIGALRM, interrupt)
     n_interrupts, start = 0, time.perf_counter()
-    try:
+    with torch_threads(2), alarms(interrupt):
+        before = state()
         while n_interrupts < 1000 and time.perf_counter() - start < 3:
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(5e-5, 1e-3))
@@ -283,8 +271,4 @@ def test_interrupts_leave_everything_as_it_was(network):
             except KeyboardInterrupt:
                 n_interrupts += 1
             assert state() == before
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        torch.set_num_threads(before_threads)
     assert n_interrupts > 100

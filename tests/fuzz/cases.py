@@ -14,17 +14,13 @@ import scipy.sparse as sp
 import torch
 from hypothesis import strategies as st
 from torch import nn
-from user_code import InPlace, default_float64
+from user_code import InPlace, default_float64, normed_net
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 
 
 def plain_net(n_features, n_outputs):
     return nn.Sequential(nn.Linear(n_features, 4), nn.Tanh(), nn.Dropout(0.3), nn.Linear(4, n_outputs))
-
-
-def normed_net(n_features, n_outputs):
-    return nn.Sequential(nn.Linear(n_features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, n_outputs))
 
 
 class Mixing(nn.Module):

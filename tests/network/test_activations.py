@@ -16,7 +16,7 @@ def test_a_sequence_is_one_each(where):
     fitted = estimator("classifier", where, activation=["tanh", "gelu"]).fit(X, y)
     assert [type(layer) for layer in fitted.module_][1::2] == [nn.Tanh, nn.GELU]
     same = estimator("classifier", where, activation=["tanh", "tanh"]).fit(X, y)
-    assert_same(same, estimator("classifier", where, activation="tanh").fit(X, y), 0)
+    assert_same(same, estimator("classifier", where, activation="tanh").fit(X, y))
 
 
 def test_parameters_of_a_module_are_trained(where):
@@ -39,7 +39,7 @@ def test_what_a_module_draws_is_seeded(where):
     X, y = data("classifier")
     before = torch.get_rng_state()
     first, second = (estimator("classifier", where, activation=Scale).fit(X, y) for _ in range(2))
-    assert_same(first, second, 0)
+    assert_same(first, second)
     first.predict(X)
     assert torch.equal(torch.get_rng_state(), before)
 

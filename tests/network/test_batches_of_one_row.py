@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from bad_input import FAST, assert_unchanged, normed
+from bad_input import FAST, assert_unchanged
 from problems import PROBLEMS
 from torch import nn
+from user_code import normed_net
 
 from sk_mlp import MLPTorchRegressor
 
@@ -16,7 +17,7 @@ X, y = PROBLEMS["regression"].X, PROBLEMS["regression"].y
 
 @pytest.mark.parametrize(("n", "batch_size"), [(101, 50), (41, 40), (21, 2), (31, 10)])
 def test_joins_the_one_before(n, batch_size, where):
-    estimator = MLPTorchRegressor(**FAST, **where, module=normed, batch_size=batch_size)
+    estimator = MLPTorchRegressor(**FAST, **where, module=normed_net, batch_size=batch_size)
     assert np.isfinite(estimator.fit(X[:n], y[:n]).predict(X)).all()
     assert estimator.t_ == 3 * n
 
@@ -48,10 +49,10 @@ def test_rows_that_a_module_scales_to_length_one(where):
 
 def test_chunks_of_lbfgs_have_more(where, monkeypatch):
     monkeypatch.setattr("sk_mlp._training.lbfgs._CHUNK_BYTES", 1)
-    MLPTorchRegressor(**FAST, **where, module=normed, solver="lbfgs").fit(X[:101], y[:101])
+    MLPTorchRegressor(**FAST, **where, module=normed_net, solver="lbfgs").fit(X[:101], y[:101])
 
 
 def test_is_an_error_where_there_is_none_before(where):
-    estimator = MLPTorchRegressor(**FAST, **where, module=normed).partial_fit(X, y)
+    estimator = MLPTorchRegressor(**FAST, **where, module=normed_net).partial_fit(X, y)
     call = lambda e: e.partial_fit(X[:1], y[:1])  # noqa: E731
     assert_unchanged(estimator, PROBLEMS["regression"], call, r"at least 2 rows a batch .*=1 for 1 row\(s\)")

@@ -13,6 +13,7 @@ from searches import CV, LABELS, RATES, X, classifier, grid, nothing_is_left
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import Pipeline
+from user_code import alarms
 
 from sk_mlp import stacking
 
@@ -130,8 +131,8 @@ def test_no_interrupt_of_a_search_is_swallowed(monkeypatch):
         start = perf_counter()
         search.fit(X, LABELS)
         seconds = perf_counter() - start
-    handler, start, n_raised = signal.signal(signal.SIGALRM, interrupt), perf_counter(), 0
-    try:
+    start, n_raised = perf_counter(), 0
+    with alarms(interrupt):
         while perf_counter() - start < 3:
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, seconds))
@@ -140,9 +141,6 @@ def test_no_interrupt_of_a_search_is_swallowed(monkeypatch):
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 n_raised += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
     assert len(fired) > 10
     assert len(fired) - n_raised <= len(reported) <= len(fired) / 10
     # Greenlets and threads; an interrupt may come in the midst of a context manager of scikit-learn's own.

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from fits import assert_same
 from joblib import Parallel, delayed, parallel_config
 from problems import PROBLEMS
 from scipy.sparse import csr_array
-from searches import LABELS, RATES, WEIGHT, WORDS, X, classifier, coefs, grid, prefixed, scaled
+from searches import LABELS, RATES, WEIGHT, WORDS, X, classifier, grid, prefixed, scaled
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
@@ -34,8 +35,7 @@ def test_members_stop_when_they_would_alone(early_stopping):
     for ours, expected in zip(together, alone, strict=True):
         assert ours.n_iter_ == expected.n_iter_
         np.testing.assert_allclose(ours.loss_curve_, expected.loss_curve_, rtol=1e-9)
-        for a, b in zip(coefs(ours), coefs(expected), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        assert_same(ours, expected, 1e-9)
 
 
 def test_float32_scores_and_choice():
@@ -53,8 +53,7 @@ def test_float32_scores_and_choice():
     np.testing.assert_allclose(first, expected.cv_results_["mean_test_score"], atol=2e-3)
     np.testing.assert_allclose(backwards[::-1], first, atol=2e-3)
     np.testing.assert_array_equal(again, first)
-    for a, b in zip(*(coefs(run.best_estimator_[-1]) for run in (runs[0], runs[2])), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(runs[2].best_estimator_[-1], runs[0].best_estimator_[-1])
 
 
 class TestHowItIsAskedFor:

@@ -19,7 +19,7 @@ def test_gradients_are_kept_within_a_norm(solver, where):
     start = estimator("regressor", where, **{**options, "learning_rate_init": 1e-12}).fit(X, y)
     norm = free.history_["gradient_norm"][0]
     far = estimator("regressor", where, **options, max_grad_norm=2 * norm).fit(X, y)
-    assert_same(far, free, 0)
+    assert_same(far, free)
     near = estimator("regressor", where, **options, max_grad_norm=norm / 4).fit(X, y)
     assert near.history_["gradient_norm"][0] == pytest.approx(norm)
     if solver == "sgd":

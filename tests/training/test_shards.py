@@ -9,6 +9,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+from user_code import alarms
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 from sk_mlp._compute import modes as _modes
@@ -19,6 +20,7 @@ from sk_mlp._training import loop as _training
 from sk_mlp._training import optimizers as _optimizers
 from sk_mlp._training import step as _step
 
+pytestmark = pytest.mark.usefixtures("unconverged", "no_thread_is_left")
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(331, 23))
 CLASSES, VALUES, WEIGHT = RNG.randint(4, size=331), RNG.normal(size=(331, 3)), RNG.uniform(size=331)
@@ -59,13 +61,6 @@ CASES = {
 
 
 CROWDED = {"more threads than rows of matrices"}
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left(unconverged):
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before
 
 
 @pytest.fixture
@@ -155,9 +150,8 @@ def interrupt(monkeypatch):
         monkeypatch.setattr(stack_module, "raise_if_stopped", interrupting)
 
     # Not SIGINT, which other libraries of the suite handle, too.
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    yield interrupt
-    signal.signal(signal.SIGALRM, before)
+    with alarms():
+        yield interrupt
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows sends no signal to a thread")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fits import assert_same
 from problems import PROBLEMS
 from sklearn.base import clone
 
@@ -19,11 +20,6 @@ def weights(scale=1.0):
     """A power of two times a number near one, so that ratios are the same to the last digit, but for subnormal ones."""
     exact = np.ldexp(1.0, int(np.log2(scale)))
     return exact * np.round(np.random.RandomState(1).uniform(0.5, 3, 160), 2)
-
-
-def assert_same(ours, expected):
-    for a, b in zip([*ours.coefs_, *ours.intercepts_], [*expected.coefs_, *expected.intercepts_], strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("scale", SCALES[1:])
