@@ -8,13 +8,17 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import threading
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from clocks import Clock
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_mlp import stacking
+from sk_mlp._estimator import base
+from sk_mlp._training.task import FitTask
 
 # Relative agreement to ask of two routes to one result.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
@@ -89,6 +93,14 @@ def stack_sizes(monkeypatch):
     sizes, train = [], stacking.train
     monkeypatch.setattr(stacking, "train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
     return sizes
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that all fits go by."""
+    clock = Clock()
+    monkeypatch.setattr(base, "FitTask", partial(FitTask, clock=clock))
+    return clock
 
 
 @pytest.fixture

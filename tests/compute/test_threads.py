@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 from contextvars import ContextVar
+from itertools import count
 
 import numpy as np
 import pytest
@@ -30,8 +31,13 @@ class TestInThreads:
 
     @pytest.mark.parametrize("n_threads", [1, 2, 5])
     def test_results_come_in_the_order_of_the_jobs(self, n_threads):
+        last_is_over = threading.Event()
+
         def job(i):
-            time.sleep(0.001 * (7 - i))
+            if i == 0 and n_threads > 1:
+                last_is_over.wait()
+            if i == 6:
+                last_is_over.set()
             return i, threading.get_ident()
 
         results = in_threads([lambda i=i: job(i) for i in range(7)], n_threads)
@@ -118,6 +124,10 @@ class TestInThreads:
     def test_a_system_without_more_threads(self, n_to_give, threads_to_give):
         threads_to_give(n_to_give)
         assert in_threads([lambda i=i: i for i in range(4)], 3) == [0, 1, 2, 3]
+
+
+def interrupt_main_thread():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
 
 
 def _search(**options):
@@ -239,15 +249,17 @@ class TestStacksInThreads:
             assert torch.get_num_threads() == 2
         assert self.used == {2}
 
-    def test_ctrl_c_ends_them(self):
+    def test_ctrl_c_ends_them(self, monkeypatch):
         """A signal comes to the main thread, while others train."""
+        train = stacking.train
+        monkeypatch.setattr(stacking, "train", lambda tasks: (interrupt_main_thread(), train(tasks))[1])
         with alarms():
-            signal.setitimer(signal.ITIMER_REAL, 0.7)
             start = time.perf_counter()
             with pytest.raises(KeyboardInterrupt):
                 _search(max_iter=10**6, n_iter_no_change=10**6, batch_size=2, tol=0.0)
             assert time.perf_counter() - start < 30
         assert self.used == {2}
+        monkeypatch.setattr(stacking, "train", train)
         _search()
 
     def test_a_failing_schedule_ends_its_member_alone(self):
@@ -319,8 +331,14 @@ class TestPredictionsInThreads:
     def test_ctrl_c_ends_them(self, monkeypatch):
         monkeypatch.setattr(prediction, "available_threads", lambda: 2)
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
-        with alarms():
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
-            with pytest.raises(KeyboardInterrupt):
-                estimator.predict(np.tile(X, (20_000, 1)))
+        chunks, cast_rows = count(1), _prediction.cast_rows
+
+        def interrupting(*args):
+            if next(chunks) == 5:
+                interrupt_main_thread()
+            return cast_rows(*args)
+
+        monkeypatch.setattr(_prediction, "cast_rows", interrupting)
+        with alarms(), pytest.raises(KeyboardInterrupt):
+            estimator.predict(np.tile(X, (5000, 1)))
         assert estimator.predict(X).shape == (160,)

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -260,10 +259,10 @@ def test_interrupts_leave_everything_as_it_was(network):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    n_interrupts, start = 0, time.perf_counter()
+    n_interrupts = 0
     with torch_threads(2), alarms(interrupt):
         before = state()
-        while n_interrupts < 1000 and time.perf_counter() - start < 3:
+        while n_interrupts < 500:
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(5e-5, 1e-3))
                 while True:

@@ -131,9 +131,9 @@ def test_no_interrupt_of_a_search_is_swallowed(monkeypatch):
         start = perf_counter()
         search.fit(X, LABELS)
         seconds = perf_counter() - start
-    start, n_raised = perf_counter(), 0
+    n_raised = 0
     with alarms(interrupt):
-        while perf_counter() - start < 3:
+        for _ in range(50):
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, seconds))
                 with parallel_config("sk_mlp"):
