@@ -20,6 +20,8 @@ from sk_mlp import stacking
 from sk_mlp._estimator import base
 from sk_mlp._training.task import FitTask
 
+collect_ignore = ["scripts"]  # which are run in processes of their own
+
 # Relative agreement to ask of two routes to one result.
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
 

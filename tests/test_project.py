@@ -2,12 +2,8 @@
 
 import ast
 import inspect
-import os
 import re
 import runpy
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -248,53 +244,3 @@ def test_examples_run(path, tmp_path, monkeypatch, capsys):
         assert len(accuracies) == 2
         assert min(map(float, accuracies)) > 0.95
         assert (tmp_path / "demo_loss_curve.png").stat().st_size > 10_000
-
-
-def test_docstring_examples_run():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--doctest-modules", "-q", "-p", "no:cacheprovider", "sk_mlp"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert re.search(r"\b3 passed", done.stdout), done.stdout
-
-
-def test_versions_agree():
-    assert PROJECT["dynamic"] == ["version"], "sk_mlp.__version__ is the one place"
-    assert re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE) == [sk_mlp.__version__]
-    titles = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert titles[0] in {"Unreleased", sk_mlp.__version__}
-    releases = [Version(title) for title in titles if title != "Unreleased"]
-    assert releases == sorted(set(releases), reverse=True)
-    assert all(release <= Version(sk_mlp.__version__) for release in releases)
-
-
-def test_classifiers_name_the_pythons_tested():
-    named = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
-    (tested,) = re.findall(r"^ +python: \[(.+)\]$", (ROOT / ".github/workflows/ci.yml").read_text(), re.MULTILINE)
-    assert named == re.findall(r"[\d.]+", tested)
-    assert PROJECT["requires-python"] == f">={named[0]}"
-
-
-def test_the_oldest_versions_are_the_lower_bounds():
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE))
-    extras = [bound for bounds in PROJECT["optional-dependencies"].values() for bound in bounds]
-    bounds = dict(re.findall(r"^([\w-]+)>=(\S+)$", "\n".join([*PROJECT["dependencies"], *extras]), re.MULTILINE))
-    for name in bounds.keys() - {"ruff", "mypy", "skorch"}:  # tools and contestants, which the suite does not run with
-        assert re.fullmatch(rf"{re.escape(bounds[name])}(\.0)*", pins[name]), f"{name}: {bounds[name]}, {pins[name]}"
-
-
-def test_dependencies_are_what_is_imported():
-    imported = set()
-    for tree in MODULES.values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                imported.add(node.module.split(".")[0])
-    names = {"sklearn": "scikit-learn"}
-    needed = {names.get(module, module) for module in imported - sys.stdlib_module_names - {"sk_mlp"}}
-    assert needed == {re.match(r"[\w-]+", dependency)[0] for dependency in PROJECT["dependencies"]}
