@@ -1,4 +1,4 @@
-"""Options and data that tests share."""
+"""Options and fixtures that all tests share."""
 
 import os
 

@@ -3,13 +3,13 @@
 import numpy as np
 
 
-def state(fitted):
-    """All of a network's numbers."""
+def arrays_of(fitted):
+    """Return the weights of a fitted network, and what else its module keeps."""
     arrays = [*getattr(fitted, "coefs_", []), *getattr(fitted, "intercepts_", [])]
     return [*arrays, *getattr(fitted, "module_state_", {}).values()]
 
 
 def assert_same(ours, expected, rtol=0):
-    assert len(state(ours)) == len(state(expected)) > 0
-    for a, b in zip(state(ours), state(expected), strict=True):
+    assert len(arrays_of(ours)) == len(arrays_of(expected)) > 0
+    for a, b in zip(arrays_of(ours), arrays_of(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)

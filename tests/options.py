@@ -76,4 +76,6 @@ def estimator(task, where, **options):
     return (MLPTorchClassifier if task == "classifier" else MLPTorchRegressor)(**{**FAST, **options, **where})
 
 
-ALL = pytest.mark.parametrize(("name", "task", "options"), CASES, ids=[f"{name}, {task}" for name, task, _ in CASES])
+EACH_OPTION = pytest.mark.parametrize(
+    ("name", "task", "options"), CASES, ids=[f"{name}, {task}" for name, task, _ in CASES]
+)

@@ -1,4 +1,4 @@
-"""Functions and classes that do the same are the same; where they differ, an error says in what."""
+"""Whether two functions or classes do the same, and the error that says in what they differ."""
 
 import abc
 import copy

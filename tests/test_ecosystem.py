@@ -1,4 +1,4 @@
-"""Each tool of scikit-learn's that people put around an MLP, once, on real data."""
+"""Tools of scikit-learn's that people put around an MLP, on real data."""
 
 import matplotlib as mpl
 import numpy as np

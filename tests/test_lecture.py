@@ -1,4 +1,4 @@
-"""What the lecture behind this project teaches, seen to happen."""
+"""Effects that the lecture behind this project teaches, in small networks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What users write around and for a fit: callbacks, modules and blocks, shared by tests."""
+"""What users write for a fit and around it: callbacks, modules, losses and `with` blocks."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""How many processors and how much memory a process may use, by whoever says so."""
+"""How many processors and how much memory a process may use."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ def write(path, text):
 
 
 class TestHowMany:
-    """As many threads as the process may use processors, by whoever says so."""
+    """A process has as many threads as it may use processors, whoever limits them."""
 
     def test_here(self):
         assert 1 <= available_threads() <= available_cores() <= (os.cpu_count() or 1)

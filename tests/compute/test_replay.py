@@ -1,4 +1,4 @@
-"""Recorded operations: the same bits as Python's calls, for every kind of step, and Python's calls where it must be."""
+"""Steps that are recorded and replayed give the same bits as steps that Python calls."""
 
 import numpy as np
 import pytest
@@ -114,7 +114,7 @@ def test_without_the_entrance(name, monkeypatch, unconverged):
 
 
 class TestRecord:
-    """The mechanism by itself."""
+    """Recording of functions, without estimators."""
 
     def test_operands_and_what_keeps_its_place(self):
         total, factor = torch.zeros(3), torch.full((), 2.0)

@@ -1,4 +1,4 @@
-"""Jobs in threads, and stacks that train in them: where users' code runs, what ends them, and how many there are."""
+"""Jobs in threads, and the stacks and predictions that run in them."""
 
 import signal
 import threading
@@ -27,7 +27,7 @@ OPTIONS = {"hidden_layer_sizes": (6,), "batch_size": 40, "random_state": 0, "dev
 
 
 class TestInThreads:
-    """The mechanism by itself."""
+    """Jobs in threads, whatever they compute."""
 
     @pytest.mark.parametrize("n_threads", [1, 2, 5])
     def test_results_come_in_the_order_of_the_jobs(self, n_threads):
@@ -193,7 +193,7 @@ def test_users_losses_stack_as_deep_as_they_fit(monkeypatch, stack_sizes):
 
 
 class TestStacksInThreads:
-    """What users have written runs in their thread, and what ends a search ends its threads."""
+    """Users' code runs in their own thread, and what ends a search ends its threads."""
 
     @pytest.fixture(autouse=True)
     def _threads(self, monkeypatch):

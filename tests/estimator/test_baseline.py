@@ -1,4 +1,4 @@
-"""Fits that come to nothing say so, and why; those that come to something say nothing."""
+"""Which fits are warned of as untrained, with what cause, and that other fits are not."""
 
 import re
 import warnings

@@ -1,4 +1,4 @@
-"""scikit-learn's callback protocol: what callbacks are told, alone, in pipelines and searches, and after errors."""
+"""What scikit-learn's callbacks are told of a fit: alone, in pipelines and searches, and after errors."""
 
 import pickle
 

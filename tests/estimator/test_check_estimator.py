@@ -1,4 +1,4 @@
-"""scikit-learn's own contract: every check of `check_estimator`, no expected failures."""
+"""Every check of scikit-learn's `check_estimator`, with no expected failures."""
 
 import json
 

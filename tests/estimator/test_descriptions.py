@@ -36,7 +36,7 @@ def test_type_errors_name_the_class(cls, method):
             getattr(cls(), method)(lr=1)
 
 
-def test_values_for_another_parameter(where):
+def test_errors_name_the_parameter_that_was_meant(where):
     for rate in (0.01, 1, np.float32(0.5)):
         with pytest.raises(ValueError, match=r"'learning_rate' .* Did you mean learning_rate_init=.*\?$"):
             MLPTorchClassifier(learning_rate=rate, **where).fit([[0.0], [1.0]], [0, 1])

@@ -1,4 +1,4 @@
-"""Bad input: a clear error that states the rule and what was seen, and an estimator that is as it was."""
+"""Bad parameters: an error that states the rule and what was seen, and an estimator that is as it was."""
 
 import numpy as np
 import pytest

@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from fits import assert_same, state
+from fits import arrays_of, assert_same
 from joblib import Parallel, delayed, parallel_config
-from options import ALL, TRAIN_ALONE, Residual, estimator
+from options import EACH_OPTION, TRAIN_ALONE, Residual, estimator
 from problems import data, raw_prediction
 from scipy.sparse import csr_array
 from sklearn.base import clone
@@ -15,7 +15,7 @@ from sklearn.base import clone
 pytestmark = pytest.mark.usefixtures("unconverged")
 
 
-@ALL
+@EACH_OPTION
 @pytest.mark.filterwarnings("ignore:scoring='loss' has no effect")  # most of these have no rows to validate on
 class TestWithEverythingElse:
     def test_learns_and_differs_from_the_default(self, name, task, options, where):
@@ -37,7 +37,7 @@ class TestWithEverythingElse:
         copied = pickle.loads(pickle.dumps(fitted))
         np.testing.assert_array_equal(raw_prediction(copied, X), raw_prediction(fitted, X))
         assert_same(copied.partial_fit(X, y), fitted.partial_fit(X, y), rtol)
-        assert all(isinstance(array, np.ndarray) for array in state(fitted))
+        assert all(isinstance(array, np.ndarray) for array in arrays_of(fitted))
 
     def test_partial_fits_are_a_fit(self, name, task, options, where, rtol):
         """Without shuffling, and but for what a fit does with its own end in view."""

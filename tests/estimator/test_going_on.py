@@ -38,14 +38,14 @@ def test_another_network_is_an_error(before, after, message, where):
 
 
 @pytest.mark.parametrize("network", [{}, {"normalization": "batch"}])
-def test_another_dropout_is_not(network, where):
+def test_another_dropout_is_no_error(network, where):
     X, y = data("regressor")
     fitted = estimator("regressor", where, **network).fit(X, y)
     fitted.set_params(dropout=0.5).partial_fit(X, y).set_params(dropout=0.0).partial_fit(X, y)
     assert len(fitted.loss_curve_) == 10
 
 
-def test_torch_optimizers(where):
+def test_solvers_and_their_options_may_change(where):
     X, y = data("regressor")
     fitted = estimator("regressor", where, solver=torch.optim.SGD, solver_kwargs={"momentum": 0.9}).fit(X, y)
     still = fitted.set_params(solver_kwargs={"momentum": 0.0}, learning_rate_init=1e-30).partial_fit(X, y)
@@ -56,7 +56,7 @@ def test_torch_optimizers(where):
         fitted.set_params(solver=solver, solver_kwargs=None).partial_fit(X, y)
 
 
-def test_many_partial_fits_take_equal_time(where):
+def test_many_partial_fits_keep_one_memory_for_the_history(where):
     """What is kept of each epoch is added at the end of the same memory; curves are worked out when asked for."""
     X, y = data("regressor")
     fitted = estimator("regressor", where)

@@ -1,4 +1,4 @@
-"""Whatever table a user has: one fit, however the numbers are stored; memory stays bounded."""
+"""Tables of every kind give the same fit, and take no more memory than they have to."""
 
 import sys
 import warnings

@@ -27,7 +27,7 @@ def test_in_the_middle_of_an_epoch(solver, early_stopping, where, monkeypatch):
     assert torch.get_num_threads() >= 1
 
 
-def test_lbfgs(where, monkeypatch):
+def test_in_the_middle_of_lbfgs(where, monkeypatch):
     import sk_mlp._training.lbfgs as module
 
     problem = PROBLEMS["multiclass"]

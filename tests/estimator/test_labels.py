@@ -1,4 +1,4 @@
-"""Labels and features of the types that tables have: read as they are, or refused by name."""
+"""Labels and features of the types that tables have are read as they are, or refused by name."""
 
 import datetime
 import re

@@ -34,7 +34,7 @@ def test_an_intercept_alone_finds_the_known_answer(loss, optimum, where):
     np.testing.assert_allclose(fitted.predict([[0.0]]), optimum(y), rtol=5e-3)
 
 
-def test_standard_deviations(where):
+def test_gaussian_nll_learns_standard_deviations(where):
     """Means and log-variances that are linear in X are just what a network without hidden layers has."""
     rng = np.random.RandomState(0)
     X = rng.uniform(-1, 1, (5000, 1))
@@ -49,7 +49,7 @@ def test_standard_deviations(where):
     np.testing.assert_allclose(one.predict([[0.5]], return_std=True)[1], std[1, 0], rtol=0.01)
 
 
-def test_own_loss_is_the_built_in_one(where, rtol):
+def test_a_users_loss_trains_as_the_same_one_built_in(where, rtol):
     X, y = data("classifier")
     own = estimator("classifier", where, loss=plain_cross_entropy).fit(X, y)
     assert_same(own, estimator("classifier", where).fit(X, y), rtol)
@@ -58,7 +58,7 @@ def test_own_loss_is_the_built_in_one(where, rtol):
     assert_same(own, estimator("regressor", where, loss="absolute_error").fit(X, y), rtol)
 
 
-def test_own_loss_sees_rows_first(where):
+def test_a_users_loss_gets_a_row_for_each_sample(where):
     seen = {}
     for name in ("binary", "multiclass", "multilabel", "regression", "regression_many"):
         problem = PROBLEMS[name]

@@ -23,7 +23,7 @@ def made_by_hand(fitted, **options):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_predicts(name, where):
+def test_it_predicts(name, where):
     problem = PROBLEMS[name]
     expected = fitted(problem, where, activation="tanh")
     made = made_by_hand(expected)
@@ -35,7 +35,7 @@ def test_predicts(name, where):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_goes_on(name, where, unconverged):
+def test_it_goes_on_with_fits(name, where, unconverged):
     problem = PROBLEMS[name]
     expected = fitted(problem, where)
     start = [coef.copy() for coef in expected.coefs_]
@@ -48,7 +48,7 @@ def test_goes_on(name, where, unconverged):
         assert len(again.loss_curve_) == 1
 
 
-def test_standard_deviations(where):
+def test_it_predicts_standard_deviations(where):
     problem = PROBLEMS["regression_many"]
     expected = fitted(problem, where, loss="gaussian_nll")
     found = made_by_hand(expected).predict(problem.X, return_std=True)
@@ -56,7 +56,7 @@ def test_standard_deviations(where):
 
 
 @pytest.mark.parametrize("name", ["binary", "regression"])
-def test_half_made_is_not_fitted(name, where):
+def test_it_is_not_fitted_while_an_attribute_is_missing(name, where):
     problem = PROBLEMS[name]
     for missing in (*PUBLIC[:5], *(["classes_"] if name == "binary" else [])):
         made = made_by_hand(fitted(problem, where))
@@ -99,7 +99,7 @@ def test_a_network_with_a_state_needs_it(network, where):
         ("regression", {"coefs_": [np.ones((8, 2))]}, "coefs_ must be matrices that lead from 8 features to 1 out"),
     ],
 )
-def test_what_does_not_fit_together(name, change, message, where):
+def test_attributes_that_do_not_belong_together_are_errors(name, change, message, where):
     made = made_by_hand(fitted(PROBLEMS[name], where))
     for attribute, value in change.items():
         setattr(made, attribute, value)

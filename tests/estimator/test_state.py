@@ -1,4 +1,4 @@
-"""What a fitted estimator carries from call to call: an optimizer's state, attributes, and what of them is checked."""
+"""What an estimator keeps between calls: the optimizer's state, attributes, and how they are checked."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Whatever surrounds a call: modes and threads of the caller, other threads, forked children, interrupts."""
+"""Fits in other modes and threads, beside forks and interrupts: the same numbers, and nothing is left changed."""
 
 import os
 import signal

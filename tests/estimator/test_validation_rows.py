@@ -31,7 +31,7 @@ def test_rows_to_validate_on_take_the_place_of_held_out_ones(task, where):
     assert fitted.t_ == 110 * fitted.n_iter_  # all rows are trained on
 
 
-def test_without_early_stopping_they_only_watch(where, rtol):
+def test_without_early_stopping_they_change_no_weight(where, rtol):
     X, y, X_val, y_val = split("classifier")
     watched = estimator("classifier", where).fit(X, y, X_val=X_val, y_val=y_val)
     assert_same(watched, estimator("classifier", where).fit(X, y), rtol)
@@ -41,7 +41,7 @@ def test_without_early_stopping_they_only_watch(where, rtol):
     assert watched.best_loss_ == min(watched.loss_curve_)
 
 
-def test_weights_of_theirs(where):
+def test_their_weights_are_repetitions(where):
     X, y, X_val, y_val = split("classifier")
     weight = np.arange(50) % 3
     weighted = estimator("classifier", where).fit(X, y, X_val=X_val, y_val=y_val, sample_weight_val=weight)
@@ -73,7 +73,7 @@ def test_through_a_pipeline_that_transforms_them(where):
     np.testing.assert_allclose(pipeline[-1].validation_scores_, alone.validation_scores_)
 
 
-def test_data_frames(where):
+def test_they_may_be_data_frames(where):
     X, y, X_val, y_val = split("classifier")
     frame, val = (pd.DataFrame(rows, columns=list("abcdefgh")) for rows in (X, X_val))
     fitted = estimator("classifier", where, early_stopping=True, scoring="roc_auc_ovr")
@@ -82,7 +82,7 @@ def test_data_frames(where):
     assert len(held_out.validation_scores_) == held_out.n_iter_
 
 
-def test_sparse_rows_beside_dense_ones(where):
+def test_they_may_be_sparse_beside_dense_rows(where):
     X, y, X_val, y_val = split("classifier")
     dense = estimator("classifier", where).fit(X, y, X_val=X_val, y_val=y_val)
     for rows, val in ((X, csr_array(X_val)), (csr_array(X), X_val)):
@@ -101,7 +101,7 @@ def test_partial_fit_keeps_what_it_learned(where):
     assert_same(watched, plain, 1e-6)
 
 
-def test_another_scoring_begins_anew(where):
+def test_another_scoring_forgets_the_best_score(where):
     X, y, X_val, y_val = split("classifier")
     fitted = estimator("classifier", where, early_stopping=True, warm_start=True, n_iter_no_change=3, max_iter=20)
     fitted.fit(X, y, X_val=X_val, y_val=y_val)

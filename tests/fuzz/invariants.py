@@ -1,4 +1,4 @@
-"""What holds whatever is drawn."""
+"""What has to hold for every random call."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import nn
 pytestmark = pytest.mark.usefixtures("unconverged")
 
 
-def test_a_sequence_is_one_each(where):
+def test_a_sequence_has_an_activation_for_each_layer(where):
     X, y = data("classifier")
     fitted = estimator("classifier", where, activation=["tanh", "gelu"]).fit(X, y)
     assert [type(layer) for layer in fitted.module_][1::2] == [nn.Tanh, nn.GELU]
@@ -27,7 +27,7 @@ def test_parameters_of_a_module_are_trained(where):
     assert isinstance(fitted.module_[1], nn.PReLU)
 
 
-def test_what_a_module_draws_is_seeded(where):
+def test_what_a_module_draws_follows_random_state(where):
     class Scale(nn.Module):
         def __init__(self):
             super().__init__()

@@ -16,13 +16,13 @@ X, y = PROBLEMS["regression"].X, PROBLEMS["regression"].y
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(101, 50), (41, 40), (21, 2), (31, 10)])
-def test_joins_the_one_before(n, batch_size, where):
+def test_a_row_that_is_left_joins_the_batch_before(n, batch_size, where):
     estimator = MLPTorchRegressor(**FAST, **where, module=normed_net, batch_size=batch_size)
     assert np.isfinite(estimator.fit(X[:n], y[:n]).predict(X)).all()
     assert estimator.t_ == 3 * n
 
 
-def test_only_where_it_has_to(where):
+def test_it_stays_a_batch_where_the_module_can_train_on_it(where):
     """The networks built here know what to do with one row, as do most modules."""
     sizes = []
 
@@ -37,8 +37,8 @@ def test_only_where_it_has_to(where):
     MLPTorchRegressor(**FAST, **where, normalization="batch", batch_size=50).fit(X[:101], y[:101])
 
 
-def test_rows_that_a_module_scales_to_length_one(where):
-    """Of which a row of zeros has none: it is tried on other rows."""
+def test_a_module_may_scale_rows_to_length_one(where):
+    """A row of zeros has no length, so that the module is tried on other rows."""
 
     class Scaled(nn.Linear):
         def forward(self, x):
@@ -47,12 +47,12 @@ def test_rows_that_a_module_scales_to_length_one(where):
     MLPTorchRegressor(**FAST, **where, module=Scaled, batch_size=1).fit(X[:9], y[:9])
 
 
-def test_chunks_of_lbfgs_have_more(where, monkeypatch):
+def test_chunks_of_lbfgs_have_more_than_one_row(where, monkeypatch):
     monkeypatch.setattr("sk_mlp._training.lbfgs._CHUNK_BYTES", 1)
     MLPTorchRegressor(**FAST, **where, module=normed_net, solver="lbfgs").fit(X[:101], y[:101])
 
 
-def test_is_an_error_where_there_is_none_before(where):
+def test_one_row_alone_is_an_error(where):
     estimator = MLPTorchRegressor(**FAST, **where, module=normed_net).partial_fit(X, y)
     call = lambda e: e.partial_fit(X[:1], y[:1])  # noqa: E731
     assert_unchanged(estimator, PROBLEMS["regression"], call, r"at least 2 rows a batch .*=1 for 1 row\(s\)")

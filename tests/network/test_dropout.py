@@ -20,7 +20,7 @@ def masks(rate, n=4000, widths=(3, 5), epoch=0, seed=1):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_share_scale_and_independence(rate):
+def test_units_drop_their_share_each_by_itself(rate):
     """Each unit drops its share, kept values are scaled to a mean of 1, and no two units drop together."""
     mask = np.concatenate(masks(rate), axis=1)
     kept = mask > 0
@@ -30,14 +30,14 @@ def test_share_scale_and_independence(rate):
     assert abs(np.corrcoef(kept[1:, 0], kept[:-1, 0])[0, 1]) < 5 / np.sqrt(len(mask))
 
 
-def test_epochs_and_seeds_differ():
+def test_masks_of_other_epochs_and_seeds_differ():
     first = masks(0.5)[0]
     for other in (masks(0.5, epoch=1)[0], masks(0.5, seed=2)[0]):
         assert 0.4 < (first == other).mean() < 0.6
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_hash_tells_rows_apart_and_not_their_storage(dtype):
+def test_the_hash_of_a_row_depends_on_its_values_alone(dtype):
     X = np.random.default_rng(0).integers(0, 3, size=(500, 9)).astype(dtype)
     np.testing.assert_array_equal(hash_rows(np.where(X == 0, -0.0, X).astype(dtype)), hash_rows(X))
     grid = np.stack(np.meshgrid(*[[-1.0, 0, 1, 2, 0.5, 1000]] * 5), -1).reshape(-1, 5).astype(dtype)
@@ -48,8 +48,8 @@ def test_hash_tells_rows_apart_and_not_their_storage(dtype):
     np.testing.assert_array_equal(hash_rows(np.tile(X, (200, 1)))[-500:], hashes)  # over several chunks
 
 
-def test_none_draws_nothing(where):
-    """The rows are shuffled and split as without it: only the masks differ."""
+def test_no_dropout_shuffles_and_splits_as_dropout_does(where):
+    """A fit without dropout has the weights of one with next to none."""
     X, y = data("classifier")
     tasks = [estimator("classifier", where, dropout=d, early_stopping=True).fit(X, y) for d in (0.0, 1e-6)]
     np.testing.assert_allclose(tasks[0].coefs_[0], tasks[1].coefs_[0], rtol=1e-4)
@@ -76,7 +76,7 @@ def test_modules_drop_in_the_right_layer(widths, where, rtol):
     np.testing.assert_allclose(through.loss_curve_, closed.loss_curve_, rtol=rtol)
 
 
-def test_rates_next_to_one(where):
+def test_a_rate_next_to_one_leaves_weights_finite(where):
     X, y = data("regressor")
     fitted = estimator("regressor", where, dropout=np.nextafter(1, 0), max_iter=2).fit(X, y)
     assert np.isfinite(fitted.coefs_[0]).all()

@@ -8,7 +8,7 @@ from sk_mlp._network.layout import INITIALISATIONS, draw_parameters, unpack
 
 
 @pytest.mark.parametrize("init", INITIALISATIONS)
-def test_scale_and_intercepts(init):
+def test_weights_have_the_variance_of_their_rule(init):
     sizes = (400, 300, 2)
     coefs, intercepts = unpack(draw_parameters(sizes, init, (6.0, 6.0), np.random.RandomState(0)), sizes)
     variance = {
@@ -21,7 +21,7 @@ def test_scale_and_intercepts(init):
     assert is_normal == init.endswith("normal")
 
 
-def test_torch_is_nn_linears():
+def test_torch_draws_as_nn_linear_does():
     linear = nn.Linear(400, 300)
     sizes = (400, 300)
     coefs, intercepts = unpack(draw_parameters(sizes, "torch", (6.0,), np.random.RandomState(0)), sizes)

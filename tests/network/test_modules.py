@@ -14,7 +14,7 @@ from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
 pytestmark = pytest.mark.usefixtures("unconverged")
 
 
-def test_replaces_the_network_alone(where):
+def test_a_module_replaces_the_network_and_nothing_else(where):
     X, y = data("classifier")
     fitted = estimator("classifier", where, module=Residual, early_stopping=True).fit(X, y)
     assert isinstance(fitted.module_, Residual)
@@ -33,7 +33,7 @@ def test_linear_module_is_logistic_regression(where):
     np.testing.assert_allclose(fitted.predict_proba(X), expected.predict_proba(X), atol=1e-4)
 
 
-def test_its_memory_is_the_states(where):
+def test_a_fitted_module_shares_memory_with_the_estimator(where):
     X, y = data("regressor")
     fitted = estimator("regressor", where, module=Residual).fit(X, y)
     before = fitted.predict(X)
@@ -100,7 +100,7 @@ def test_pytorchs_generator_is_left_alone(where):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_in_bfloat16(device):
+def test_a_module_learns_in_bfloat16(device):
     X, y = data("classifier")
     fitted = MLPTorchClassifier(**{**FAST, "max_iter": 60}, normalization="layer", dtype="bfloat16", device=device).fit(
         X, y

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from fits import state
+from fits import arrays_of
 from options import estimator
 from problems import data
 from torch import nn
@@ -15,7 +15,7 @@ from sk_mlp._network.autograd import WeightedBatchNorm
 pytestmark = pytest.mark.usefixtures("unconverged")
 
 
-def test_module_is_of_pytorch_alone(where):
+def test_the_module_is_made_of_pytorchs_layers(where):
     X, y = data("classifier")
     for normalization, kind in (("batch", nn.BatchNorm1d), ("layer", nn.LayerNorm)):
         fitted = estimator("classifier", where, normalization=normalization, dropout=0.1).fit(X, y)
@@ -61,11 +61,11 @@ def test_a_batch_without_weight_is_forgotten(where):
 
 
 @pytest.mark.parametrize("batch_size", [1, 53])
-def test_a_batch_of_one_row(batch_size, where):
+def test_a_batch_may_have_one_row(batch_size, where):
     """160 rows in batches of 53 leave one."""
     X, y = data("regressor")
     fitted = estimator("regressor", where, normalization="batch", batch_size=batch_size).fit(X, y)
-    assert all(np.isfinite(array).all() for array in state(fitted))
+    assert all(np.isfinite(array).all() for array in arrays_of(fitted))
 
 
 def test_running_statistics_predict_and_stop_early_with_the_best(where):

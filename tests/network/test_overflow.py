@@ -17,7 +17,7 @@ X, y = PROBLEMS["multiclass"].X, PROBLEMS["multiclass"].y
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("scale", [1e19, 1e20, 1e37])
-def test_statistics_that_overflow(scale, early_stopping, device):
+def test_statistics_that_overflow_end_a_fit(scale, early_stopping, device):
     estimator = MLPTorchClassifier(
         **FAST, device=device, dtype="float32", normalization="batch", early_stopping=early_stopping
     )
@@ -25,7 +25,7 @@ def test_statistics_that_overflow(scale, early_stopping, device):
         estimator.fit(X.astype(np.float32) * np.float32(scale), y)
 
 
-def test_infinities_by_design_do_not(where):
+def test_buffers_that_are_infinite_from_the_start_do_not(where):
     class Masked(nn.Linear):
         def __init__(self, n_features, n_outputs):
             super().__init__(n_features, n_outputs)

@@ -1,4 +1,4 @@
-"""Everyone of scikit-learn's who calls joblib gets the results that come without stacks."""
+"""Searches and ensembles of scikit-learn's have the same results in stacks as without."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Searches in processes of their own: how much memory they take, and by Dask."""
+"""Searches in processes of their own: by Dask, and how much memory they take."""
 
 import sys
 

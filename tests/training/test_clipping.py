@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fits import assert_same, state
+from fits import arrays_of, assert_same
 from options import estimator
 from problems import data
 
@@ -23,7 +23,7 @@ def test_gradients_are_kept_within_a_norm(solver, where):
     near = estimator("regressor", where, **options, max_grad_norm=norm / 4).fit(X, y)
     assert near.history_["gradient_norm"][0] == pytest.approx(norm)
     if solver == "sgd":
-        moved = [np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(state(e), state(start), strict=True)))
+        moved = [np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(arrays_of(e), arrays_of(start), strict=True)))
                  for e in (free, near)]  # fmt: skip
         np.testing.assert_allclose(moved, [0.01 * norm, 0.01 * norm / 4], rtol=1e-3)
 

@@ -17,8 +17,6 @@ X_DIGITS = scale(X_DIGITS)
 
 
 class TestEarlyStoppingGoesByTheLoss:
-    """Where scikit-learn's MLP lacks it; where it has it, by scikit-learn's score."""
-
     X = np.random.RandomState(0).uniform(-1, 1, (4000, 1))
     y = (X[:, 0] + np.random.RandomState(1).exponential(size=4000)) / 2
 

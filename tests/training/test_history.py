@@ -1,4 +1,4 @@
-"""What is kept of epochs: columns that grow, and one value for a column that has no other."""
+"""What is kept of each epoch, and how it grows."""
 
 import copy
 import pickle
@@ -128,7 +128,7 @@ def test_one_history_goes_on_in_many_threads():
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_a_frame_takes_it(solver, where, unconverged):
+def test_history_makes_a_data_frame(solver, where, unconverged):
     X, y = data("classifier")
     fitted = estimator("classifier", where, solver=solver, early_stopping=True).fit(X, y)
     frame = pd.DataFrame(fitted.history_)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("unconverged")
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_an_end_is_set(solver, where, clock):
+def test_the_first_epoch_is_the_last_when_the_time_is_over(solver, where, clock):
     clock.step = 1e-6
     X, y = data("classifier")
     fitted = estimator("classifier", where, solver=solver, max_iter=10_000, max_time=1e-9, tol=0.0)
@@ -30,7 +30,7 @@ def test_a_fit_has_the_epochs_that_its_time_lasts_for(solver, where, clock):
     assert fitted.n_iter_ == 6  # a callback is told of an epoch after the look at the clock
 
 
-def test_it_keeps_the_best(where, clock):
+def test_early_stopping_keeps_the_best_when_the_time_is_over(where, clock):
     X, y = data("classifier")
     fitted = estimator(
         "classifier", where, early_stopping=True, max_iter=100_000, max_time=50.5, n_iter_no_change=np.inf

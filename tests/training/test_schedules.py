@@ -41,7 +41,7 @@ def test_a_function_is_asked_for_epochs_that_come(where):
 
 
 @pytest.mark.parametrize("learning_rate", ["cosine", "one_cycle"])
-def test_a_schedule_at_its_end_is_no_failure(learning_rate, where):
+def test_a_schedule_at_its_end_warns_of_nothing(learning_rate, where):
     X, y = data("regressor")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

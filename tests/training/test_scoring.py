@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("unconverged")
      ("regressor", make_scorer(mean_absolute_error, greater_is_better=False), False)],
 )  # fmt: skip
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_scorer_counts(task, scoring, same, weighted, where):
+def test_a_scorer_takes_the_place_of_the_own_score(task, scoring, same, weighted, where):
     X, y = data(task)
     weight = np.random.RandomState(0).uniform(0.5, 2, 160) if weighted else None
     options = {"early_stopping": True, "max_iter": 20, "n_iter_no_change": 3}
@@ -65,7 +65,7 @@ def test_weights_go_to_scorers_that_take_them(where):
         estimator("regressor", where, early_stopping=True, scoring=scoring).fit(X, y, weight)
 
 
-def test_in_a_search(where):
+def test_a_search_scores_the_same_in_stacks(where):
     X, y = data("classifier")
     search = GridSearchCV(
         make_pipeline(StandardScaler(), estimator("classifier", where, early_stopping=True, scoring="roc_auc_ovr")),

@@ -1,4 +1,4 @@
-"""Steps that several threads share: the same fits as by one thread, and what ends them."""
+"""Steps that several threads share give the fits of one thread, and end when they have to."""
 
 import os
 import signal

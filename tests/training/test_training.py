@@ -1,4 +1,4 @@
-"""The engine as a function of tasks: a stack is its members trained alone, tasks are left as they were."""
+"""A stack trains as its members do alone, and leaves its tasks as they were."""
 
 from dataclasses import replace
 

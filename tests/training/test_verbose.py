@@ -9,7 +9,7 @@ from problems import data
 pytestmark = pytest.mark.usefixtures("unconverged")
 
 
-def test_a_number_of_epochs(where, capsys):
+def test_a_line_every_so_many_epochs(where, capsys):
     X, y = data("classifier")
     estimator("classifier", where, verbose=3, early_stopping=True).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
@@ -19,7 +19,7 @@ def test_a_number_of_epochs(where, capsys):
 
 
 @pytest.mark.parametrize("options", [{"max_iter": 7}, {"tol": 10.0, "n_iter_no_change": 2, "max_iter": 50}])
-def test_the_last_epoch_once(options, where, capsys):
+def test_the_last_epoch_has_one_line(options, where, capsys):
     X, y = data("classifier")
     for verbose in (2, 1, 100):
         fitted = estimator("classifier", where, verbose=verbose, **options).fit(X, y)
@@ -28,7 +28,7 @@ def test_the_last_epoch_once(options, where, capsys):
         assert [int(n) for n in printed] == sorted(expected)
 
 
-def test_calls_of_partial_fit_are_counted(where, capsys):
+def test_calls_of_partial_fit_count_as_epochs(where, capsys):
     X, y = data("regressor")
     fitted = estimator("regressor", where, verbose=3)
     for _ in range(7):
@@ -36,7 +36,7 @@ def test_calls_of_partial_fit_are_counted(where, capsys):
     assert re.findall(r"^Iteration (\d+): ", capsys.readouterr().out, re.MULTILINE) == ["3", "6"]
 
 
-def test_lbfgs(where, capsys):
+def test_iterations_of_lbfgs_have_lines_too(where, capsys):
     X, y = data("classifier")
     estimator("classifier", where, verbose=4, solver="lbfgs").fit(X, y)
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["Iteration 4", "Iteration 8"]

@@ -1,4 +1,4 @@
-"""Sample weights count by their ratios, whatever their scale; only beside a penalty does the scale count."""
+"""Sample weights count by their ratios, and beside a penalty by their scale."""
 
 import numpy as np
 import pytest
