@@ -147,6 +147,7 @@ def test_what_refers_to_itself_ends():
     assert alike(made(), made())
 
 
+@pytest.mark.slow
 def test_what_is_nested_or_shared_ends_soon():
     def nested(depth, again):
         made = [1]

@@ -39,6 +39,7 @@ def regressor(where, **options):
     return MLPTorchRegressor(**options)
 
 
+@pytest.mark.slow
 def test_pipeline_and_grid_search_choose_as_scikit_learn_does(device):
     X, y = load_iris(return_X_y=True)
     grid = {"alpha": [1e-4, 1.0, 30.0], "learning_rate_init": [0.003, 0.03]}
@@ -63,6 +64,7 @@ def test_digits_split(where):
     assert model.fit(X_train, y_train).score(X_test, y_test) > 0.93
 
 
+@pytest.mark.slow
 def test_cross_val_predict_and_parallel_jobs(where):
     X, y = load_iris(return_X_y=True)
     model = make_pipeline(StandardScaler(), classifier(where))
@@ -78,12 +80,14 @@ def test_transformed_target_regressor(where):
     assert model.fit(X, y).score(X, y) > 0.5
 
 
+@pytest.mark.slow
 def test_calibrated_classifier(where):
     X, y = load_breast_cancer(return_X_y=True)
     model = CalibratedClassifierCV(make_pipeline(StandardScaler(), classifier(where)), cv=3)
     assert model.fit(X, y).score(X, y) > 0.95
 
 
+@pytest.mark.slow
 def test_bagging_and_boosting_and_voting(where):
     X, y = load_iris(return_X_y=True)
     X = StandardScaler().fit_transform(X)
@@ -96,6 +100,7 @@ def test_bagging_and_boosting_and_voting(where):
         assert ensemble.fit(X, y).score(X, y) > 0.93
 
 
+@pytest.mark.slow
 def test_stacking_regressor(where):
     X, y = load_diabetes(return_X_y=True)
     stack = StackingRegressor(
@@ -117,6 +122,7 @@ def test_several_outputs_at_once(where):
     assert regressor(where).fit(X, Y).score(X, Y) > 0.2
 
 
+@pytest.mark.slow
 def test_inspection(where):
     mpl.use("Agg")
     X, y = load_diabetes(return_X_y=True, as_frame=True)

@@ -59,6 +59,7 @@ def test_a_dead_relu_stays_dead_and_a_leaky_one_learns(where):
     assert moved["leaky_relu"] > 1e-4
 
 
+@pytest.mark.slow
 def test_the_lectures_run(where):
     """Unscaled digits, 64-32-16-10, all rows at once, PyTorch's initial weights and Adam; there it is 0.25 to 0.40."""
     X, y = load_digits(return_X_y=True)

@@ -7,6 +7,7 @@ because SciPy's line search and scikit-learn see different roundings.
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 
 ACTIVATIONS = ["identity", "logistic", "tanh", "relu"]
@@ -70,9 +71,18 @@ def both_dtypes(solver):
     return ["float64"] if solver == "lbfgs" else ["float64", "float32"]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("solver", "dtype"), [(solver, dtype) for solver in SOLVERS for dtype in both_dtypes(solver)])
-@pytest.mark.parametrize("name", PROBLEMS)
+def full_product():
+    """Each task with each solver, number type and activation; each pair of them is among the fast ones."""
+    for i, name in enumerate(PROBLEMS):
+        for j, solver in enumerate(SOLVERS):
+            for k, activation in enumerate(ACTIVATIONS):
+                for dtype in both_dtypes(solver):
+                    is_fast = dtype == "float64" and (i + j + k) % 3 == 0
+                    marks = [] if is_fast else pytest.mark.slow
+                    yield pytest.param(name, solver, dtype, activation, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "solver", "dtype", "activation"), list(full_product()))
 def test_full_product(name, solver, dtype, activation, device, report):
     problem = PROBLEMS[name]
     ours, theirs = pair(problem, dtype, device, activation=activation, **SOLVERS[solver])
@@ -114,9 +124,9 @@ VARIANTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", slow_but(["float64"], TOLERANCE))
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_variants(name, variant, dtype, device, report):
     problem, options = PROBLEMS[name], VARIANTS[variant]
     if dtype not in both_dtypes(options.get("solver")):
@@ -126,8 +136,8 @@ def test_variants(name, variant, dtype, device, report):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("early_stopping", slow_but([True], [False, True]))
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_sample_weight(name, solver, early_stopping, device, rng, report):
     problem = PROBLEMS[name]
     weight = rng.uniform(0.1, 3.0, len(problem.X))
@@ -137,9 +147,11 @@ def test_sample_weight(name, solver, early_stopping, device, rng, report):
     assert_as_scikit_learn(ours, theirs, problem.X, "float64", report)
 
 
-@pytest.mark.parametrize("container", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array])
+@pytest.mark.parametrize(
+    "container", slow_but([sp.csr_array], [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array])
+)
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_sparse_input(name, solver, container, device, report):
     problem = PROBLEMS[name]
     X = container(np.where(np.abs(problem.X) > 1, problem.X, 0))
@@ -147,9 +159,9 @@ def test_sparse_input(name, solver, container, device, report):
     assert_as_scikit_learn(ours.fit(X, problem.y), theirs.fit(X, problem.y), X, "float64", report)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("early_stopping", slow_but([True], [False, True]))
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_warm_start(name, solver, early_stopping, device, report):
     problem = PROBLEMS[name]
     ours, theirs = pair(
@@ -167,7 +179,7 @@ def test_warm_start(name, solver, early_stopping, device, report):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_partial_fit_sequence(name, solver, dtype, device, report):
     problem = PROBLEMS[name]
     ours, theirs = pair(problem, dtype, device, **SOLVERS[solver])
@@ -181,7 +193,7 @@ def test_partial_fit_sequence(name, solver, dtype, device, report):
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_partial_fit_goes_on_from_fit(name, solver, device, report):
     problem = PROBLEMS[name]
     ours, theirs = pair(problem, "float64", device, **SOLVERS[solver])
@@ -210,7 +222,7 @@ def test_global_seed(device, report):
     assert_as_scikit_learn(ours, theirs, problem.X, "float64", report)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass", "regression"], PROBLEMS))
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_verbose_lines(name, solver, device, capsys):
     problem = PROBLEMS[name]

@@ -196,6 +196,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.slow
 def test_code_blocks_run(path, tmp_path, monkeypatch):
     """The Python blocks of a document, one after another, as a reader would run them."""
     monkeypatch.chdir(tmp_path)
@@ -234,6 +235,7 @@ def test_readme_names_the_commands():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.slow
 def test_examples_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")

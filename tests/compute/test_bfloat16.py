@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from marking import slow_but
 from problems import PROBLEMS
 from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import train_test_split
@@ -12,7 +13,7 @@ from sk_mlp import MLPTorchClassifier
 pytestmark = pytest.mark.usefixtures("unconverged")
 
 
-@pytest.mark.parametrize("table", ["digits", "20,000 rows"])
+@pytest.mark.parametrize("table", slow_but(["digits"], ["digits", "20,000 rows"]))
 def test_bfloat16_is_as_accurate(table, device):
     if table == "digits":
         X, y = load_digits(return_X_y=True)

@@ -34,6 +34,7 @@ class TestHowMany:
         assert available_cores() == 1
 
     @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone binds processes to processors")
+    @pytest.mark.slow
     def test_processors_that_the_process_is_bound_to(self):
         run_script("bound_to_one_processor.py")
 
@@ -69,6 +70,7 @@ class TestHowMany:
         monkeypatch.setattr("joblib.cpu_count", lambda: 64)
         assert count_cores(tmp_path / "proc", tmp_path / "cgroup") == expected
 
+    @pytest.mark.slow
     def test_a_process_of_a_pool_has_one(self):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             assert pool.apply(available_cores) == 1

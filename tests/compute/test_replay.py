@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.utils._python_dispatch as modes
+from marking import slow_but_every
 from problems import PROBLEMS
 from processes import run_script
 
@@ -83,7 +84,7 @@ def recordings(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(("problem", "options"), STEPS, ids=_name)
+@pytest.mark.parametrize(("problem", "options"), slow_but_every(9, STEPS), ids=_name)
 def test_replayed_steps_are_the_same_to_the_bit(problem, options, recordings, monkeypatch, unconverged):
     replayed = _fit(problem, options)
     assert recordings
@@ -197,6 +198,7 @@ class TestRecord:
             replay([torch.ones(2)])
         assert torch._C._get_graph_executor_optimize()
 
+    @pytest.mark.slow
     def test_the_compiler_is_not_imported(self):
         """It would take seconds."""
         run_script("fit_without_the_compiler.py")

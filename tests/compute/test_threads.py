@@ -12,6 +12,7 @@ import pytest
 import torch
 from fits import assert_same
 from joblib import Parallel, delayed, parallel_config
+from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 from sklearn.model_selection import GridSearchCV
 from user_code import AfterEachEpoch, alarms, torch_threads
@@ -139,7 +140,10 @@ def _search(**options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"activation": "tanh", "dropout": 0.2}, {"early_stopping": True, "n_iter_no_change": 2, "solver": "sgd"}],
+    slow_but(
+        [{}],
+        [{}, {"activation": "tanh", "dropout": 0.2}, {"early_stopping": True, "n_iter_no_change": 2, "solver": "sgd"}],
+    ),
     ids=str,
 )
 def test_results_are_the_same_to_the_bit_for_any_number_of_threads(options, monkeypatch):
@@ -161,7 +165,7 @@ def test_results_are_the_same_to_the_bit_for_any_number_of_threads(options, monk
             assert_same(ours, expected)
 
 
-@pytest.mark.parametrize("share", ["NumPy's generator", "one generator"])
+@pytest.mark.parametrize("share", slow_but(["one generator"], ["NumPy's generator", "one generator"]))
 def test_members_that_share_a_generator_repeat_themselves(share, monkeypatch):
     monkeypatch.setattr(stacking, "_MOST_IN_A_STACK", 4)
 
@@ -207,6 +211,7 @@ class TestStacksInThreads:
         monkeypatch.setattr(stacking, "available_threads", lambda: 2)
         monkeypatch.setattr(stacking, "in_threads", watched)
 
+    @pytest.mark.slow
     def test_all_that_users_write_is_called_in_their_thread(self):
         seen = {}
 
@@ -276,6 +281,7 @@ class TestStacksInThreads:
             found = Parallel()(delayed(fit)(**({"learning_rate": schedule} if i == 3 else {})) for i in range(8))
         assert found == [5, 5, 5, "in a schedule", 5, 5, 5, 5]
 
+    @pytest.mark.slow
     def test_warnings_come_as_without_threads(self, monkeypatch):
         def warned():
             with warnings.catch_warnings(record=True) as caught:

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from joblib import Parallel, delayed
+from marking import slow_but_every
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import scale
@@ -91,7 +92,7 @@ HEALTHY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "options"), HEALTHY, ids=range(len(HEALTHY)))
+@pytest.mark.parametrize(("data", "options"), slow_but_every(30, HEALTHY), ids=range(len(HEALTHY)))
 def test_healthy_fits_say_nothing(data, options):
     assert warnings_of(data, **options)[0] == []
 
@@ -157,7 +158,9 @@ BROKEN += [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "options", "cause"), BROKEN, ids=[cause[:50] for *_, cause in BROKEN])
+@pytest.mark.parametrize(
+    ("data", "options", "cause"), slow_but_every(25, BROKEN), ids=[cause[:50] for *_, cause in BROKEN]
+)
 def test_broken_fits_say_why(data, options, cause):
     (message,), _ = warnings_of(data, **options)
     assert re.search(cause, message), message
@@ -186,6 +189,7 @@ def test_it_is_a_convergence_warning_on_the_line_of_the_user():
     assert [one.filename for one in caught] == [__file__]
 
 
+@pytest.mark.slow
 def test_each_call_of_a_stack_has_its_own():
     rates = [1e-9, 1e-3]
     with pytest.warns(UntrainedWarning) as caught:
@@ -230,6 +234,7 @@ class TestSilence:
     def test_ends_that_a_user_has_set(self, options):
         assert warnings_of("digits", **options, learning_rate_init=1e-4)[0] == []
 
+    @pytest.mark.slow
     def test_a_trained_network_that_goes_on(self):
         cls, X, y = DATA["breast cancer"]
         with warnings.catch_warnings():
@@ -240,6 +245,7 @@ class TestSilence:
                 for _ in range(4):
                     clf.fit(X, y)
 
+    @pytest.mark.slow
     def test_a_weak_signal_among_many_rows(self):
         """Some rows do not tell it from none; many do."""
         rng = np.random.RandomState(0)

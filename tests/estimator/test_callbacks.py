@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from joblib import Parallel, delayed, parallel_config
+from marking import slow_but
 from problems import PROBLEMS
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
@@ -144,7 +145,7 @@ def test_progress_bar(where, capsys):
     assert fitted.n_iter_ == 6
 
 
-@pytest.mark.parametrize("backend", ["sequential", "loky", "sk_mlp"])
+@pytest.mark.parametrize("backend", slow_but(["sequential", "sk_mlp"], ["sequential", "loky", "sk_mlp"]))
 def test_in_a_search_through_a_pipeline(backend, where):
     """Each candidate and fold logs its epochs, in one process, in several, and in a stack."""
     monitor = ScoringMonitor(scoring="accuracy")

@@ -86,15 +86,24 @@ def configurations(cls):
 
 # Runs only where SciPy was imported in its array API mode, so it gets a process of its own below.
 ARRAY_API_CHECK = "check_array_api_input"
+# The others of an estimator with default options are fast.
+LONG_CHECKS = {
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
+    "check_classifiers_train",
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_sample_weight_equivalence_on_sparse_data",
+}
 
 
 def checks():
     for cls in (MLPTorchClassifier, MLPTorchRegressor):
         for number, configuration in enumerate(configurations(cls)):
             for estimator, check in estimator_checks_generator(cls(**configuration)):
+                is_fast = number == 0 and check.func.__name__ not in LONG_CHECKS
                 name = f"{cls.__name__}-{number}-{'-'.join(configuration)}-{check.func.__name__}"
                 if check.func.__name__ != ARRAY_API_CHECK:
-                    yield pytest.param(estimator, check, id=name)
+                    yield pytest.param(estimator, check, id=name, marks=[] if is_fast else pytest.mark.slow)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -127,6 +136,7 @@ def test_tags_switch_on_all_checks(cls):
 
 
 @pytest.mark.parametrize("cls", [MLPTorchClassifier, MLPTorchRegressor])
+@pytest.mark.slow
 def test_array_api_check(cls):
     printed = run_script(
         "array_api_check.py", cls.__name__, json.dumps(BASE), ARRAY_API_CHECK, variables={"SCIPY_ARRAY_API": "1"}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bad_input import FAST, assert_unchanged
+from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 from torch import nn
 from user_code import normed_net
@@ -166,7 +167,7 @@ OF_ONE = [
 
 
 @pytest.mark.parametrize(("options", "message"), PARAMETERS, ids=[message for _, message in PARAMETERS])
-@pytest.mark.parametrize("name", ["multiclass", "regression"])
+@pytest.mark.parametrize("name", slow_but(["multiclass"], ["multiclass", "regression"]))
 def test_parameters(name, options, message, where):
     problem = PROBLEMS[name]
     estimator = problem.ours(**FAST, **where).fit(problem.X, problem.y)

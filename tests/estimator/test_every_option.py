@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("unconverged")
 @EACH_OPTION
 @pytest.mark.filterwarnings("ignore:scoring='loss' has no effect")  # most of these have no rows to validate on
 class TestWithEverythingElse:
+    @pytest.mark.slow
     def test_learns_and_differs_from_the_default(self, name, task, options, where):
         X, y = data(task)
         fitted = estimator(task, where, **{**options, "max_iter": 40}).fit(X, y)
@@ -31,6 +32,7 @@ class TestWithEverythingElse:
         first, second = (estimator(task, where, **options).fit(X, y) for _ in range(2))
         assert_same(first, second)
 
+    @pytest.mark.slow
     def test_pickles_go_on_alike(self, name, task, options, where, rtol):
         X, y = data(task)
         fitted = estimator(task, where, **options).fit(X, y)
@@ -39,6 +41,7 @@ class TestWithEverythingElse:
         assert_same(copied.partial_fit(X, y), fitted.partial_fit(X, y), rtol)
         assert all(isinstance(array, np.ndarray) for array in arrays_of(fitted))
 
+    @pytest.mark.slow
     def test_partial_fits_are_a_fit(self, name, task, options, where, rtol):
         """Without shuffling, and but for what a fit does with its own end in view."""
         X, y = data(task)
@@ -53,6 +56,7 @@ class TestWithEverythingElse:
             assert_same(parts, whole, rtol)
             np.testing.assert_allclose(parts.history_["learning_rate"], whole.history_["learning_rate"])
 
+    @pytest.mark.slow
     def test_warm_start_goes_on(self, name, task, options, where):
         X, y = data(task)
         fitted = estimator(task, where, **options, warm_start=True).fit(X, y)
@@ -61,6 +65,7 @@ class TestWithEverythingElse:
         assert len(fitted.loss_curve_) == n + fitted.n_iter_
         assert fitted.loss_curve_[n] < 1.5 * loss + 0.1
 
+    @pytest.mark.slow
     def test_weights_are_repetitions(self, name, task, options, where, rtol):
         """At full batch: a weight of 0 is the row removed, of 2 the row twice."""
         X, y = data(task)
@@ -72,6 +77,7 @@ class TestWithEverythingElse:
             np.testing.assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=100 * rtol)
             np.testing.assert_allclose(raw_prediction(weighted, X), raw_prediction(repeated, X), rtol=1e-5)
 
+    @pytest.mark.slow
     def test_sparse_rows_are_dense_ones(self, name, task, options, where, rtol):
         X, y = data(task)
         X = np.where(X > 0, X, 0)
@@ -79,6 +85,7 @@ class TestWithEverythingElse:
         assert_same(sparse, dense, rtol)
         np.testing.assert_allclose(raw_prediction(sparse, csr_array(X)), raw_prediction(dense, X), rtol=rtol)
 
+    @pytest.mark.slow
     def test_a_stack_is_its_members_alone(self, name, task, options, where, rtol, stack_sizes):
         X, y = data(task)
         members = [
@@ -96,6 +103,7 @@ class TestWithEverythingElse:
             for key in ("loss", "validation_loss", "validation_score", "learning_rate", "gradient_norm"):
                 np.testing.assert_allclose(ours.history_[key], alone.history_[key], rtol=1e-6, atol=1e-9)
 
+    @pytest.mark.slow
     def test_module_gives_raw_predictions(self, name, task, options, where, rtol):
         X, y = data(task)
         fitted = estimator(task, where, **options).fit(X, y)

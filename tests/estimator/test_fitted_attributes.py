@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 from small_fits import fitted
 
@@ -44,7 +45,7 @@ def test_fitted_attributes_are_plain_values(name, where):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_module_gives_raw_predictions(name, activation, where, rtol):
     problem = PROBLEMS[name]
     estimator = fitted(problem, where, activation=activation)

@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
+from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 from processes import run_script
 from sklearn.base import clone
@@ -187,7 +188,7 @@ def test_sparse_input_with_room_to_spare_is_left_as_it_is(where):
     assert X.data is data
 
 
-@pytest.mark.parametrize("kind", ["array", "matrix"])
+@pytest.mark.parametrize("kind", slow_but(["array"], ["array", "matrix"]))
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia", "lil", "dok"])
 def test_sparse_rows_of_every_form_are_held_out_for_a_scorer(form, kind, where):
     problem = PROBLEMS["multilabel"]
@@ -232,6 +233,7 @@ def test_prediction_in_chunks_is_prediction(name, kind, where, rtol, monkeypatch
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 @pytest.mark.parametrize("case", ["plain", "wide", "gelu", "many classes", "float64 X"])
+@pytest.mark.slow
 def test_prediction_memory_is_bounded(case):
     """Measured by the operating system, in a process of its own: 64 MiB beyond the output."""
     assert float(run_script("memory_of_predictions.py", case)) < 64
@@ -249,6 +251,7 @@ def test_prediction_memory_is_bounded(case):
         ("float32, early stopping", 16),
     ],
 )
+@pytest.mark.slow
 def test_fit_memory_is_bounded(case, hidden, tmp_path):
     """Measured by the operating system, in a process of its own: at most one float32 copy of the input, none where it
     is float32 already, and 64 MiB, and eight times the parameters.

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from fits import assert_same
+from marking import slow_but_every
 from options import FAST, absolute, estimator, plain_cross_entropy
 from problems import PROBLEMS, data
 from sklearn.base import clone
@@ -14,15 +15,18 @@ pytestmark = pytest.mark.usefixtures("unconverged")
 
 @pytest.mark.parametrize(
     ("loss", "optimum"),
-    [
-        ("squared_error", np.mean),
-        ("absolute_error", np.median),
-        ("quantile", lambda y: np.quantile(y, 0.8)),
-        ("poisson", np.mean),
-        ("gamma", np.mean),
-        ("gaussian_nll", np.mean),
-        (absolute, np.median),
-    ],
+    slow_but_every(
+        7,
+        [
+            ("squared_error", np.mean),
+            ("absolute_error", np.median),
+            ("quantile", lambda y: np.quantile(y, 0.8)),
+            ("poisson", np.mean),
+            ("gamma", np.mean),
+            ("gaussian_nll", np.mean),
+            (absolute, np.median),
+        ],
+    ),
 )
 def test_an_intercept_alone_finds_the_known_answer(loss, optimum, where):
     y = np.random.RandomState(0).gamma(2.0, size=501)

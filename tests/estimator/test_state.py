@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
@@ -49,7 +50,7 @@ class TestOptimizerState:
     )
 
     @pytest.mark.parametrize(("before", "after"), CHANGES)
-    @pytest.mark.parametrize("solver", SOLVERS)
+    @pytest.mark.parametrize("solver", slow_but(["adam", torch.optim.SGD], SOLVERS))
     def test_starts_anew_for_another_network(self, solver, before, after):
         went_on = begun(solver, dtype="float64", **before).set_params(**after)
         anew = copy.deepcopy(went_on)
@@ -80,7 +81,9 @@ class TestOptimizerState:
         anew._optimizer_state = {}
         np.testing.assert_array_equal(proba_after(amsgrad), proba_after(anew))
 
-    @pytest.mark.parametrize("solver", ["adam", "sgd", torch.optim.Adam, torch.optim.RMSprop])
+    @pytest.mark.parametrize(
+        "solver", slow_but(["adam", torch.optim.RMSprop], ["adam", "sgd", torch.optim.Adam, torch.optim.RMSprop])
+    )
     @pytest.mark.parametrize(
         "damage",
         [lambda a: a[:1], lambda a: a[:0], lambda a: np.r_[a, a], lambda a: a[None], lambda a: a.astype(object),
@@ -124,7 +127,7 @@ class TestOptimizerState:
         np.testing.assert_array_equal(proba_after(estimator), expected)
         np.testing.assert_array_equal(proba_after(twin), expected)
 
-    @pytest.mark.parametrize("solver", SOLVERS)
+    @pytest.mark.parametrize("solver", slow_but(["adam", torch.optim.SGD], SOLVERS))
     @pytest.mark.parametrize("network", [{}, {"normalization": "batch"}, {"activation": nn.PReLU}])
     def test_memory_maps(self, solver, network, tmp_path):
         """Of a file, read-only: predictions and training go on, without a word."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 from processes import run_script
 from torch import nn
@@ -58,7 +59,7 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("around", slow_but(["inference mode", "float64 by default"], AROUND))
 @pytest.mark.parametrize("network", NETWORKS)
 def test_numbers_do_not_depend_on_modes(network, around):
     estimator = MLPTorchClassifier(**{**FAST, **NETWORKS[network]})
@@ -218,6 +219,7 @@ class TestThreads:
             MLPTorchClassifier(**FAST).fit(table, Y).predict(table)
         assert not entered
 
+    @pytest.mark.slow
     def test_predictions_while_another_thread_fits(self):
         """Networks of two kinds by turns: each prediction is that of a whole one."""
         fits = [MLPTorchClassifier(**{**FAST, **options}) for options in ({}, {"normalization": "batch"})]
@@ -241,6 +243,7 @@ class TestThreads:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.slow
 def test_forked_children():
     """Two threads as long as the parent has computed nothing, one after; nothing changes in the parent."""
     assert run_script("fork_after_fits.py", timeout=200).split() == ["2", "1", "1", "1", "1", "2"]

@@ -32,6 +32,7 @@ def sparse_or_array(X):
 
 @ignore_clipping
 @given(st.data())
+@pytest.mark.slow
 def test_a_fit(draws):
     """A fit is sound or names what is wrong; it repeats itself, whatever is around it, and touches nothing."""
     estimator, bad = draws.draw(estimators())
@@ -52,6 +53,7 @@ def test_a_fit(draws):
 
 @ignore_clipping
 @given(st.data())
+@pytest.mark.slow
 def test_predictions_do_not_depend_on_neighbours(draws):
     estimator, _ = draws.draw(estimators(unsound=False))
     rows = draws.draw(data(estimator))
@@ -92,6 +94,7 @@ def _damage(draws, estimator):
 
 @ignore_clipping
 @given(st.data())
+@pytest.mark.slow
 def test_calls_in_any_order(draws):
     """After each failed call the estimator is as it was; no call crashes or meets what it cannot tell of."""
     estimator, _ = draws.draw(estimators(unsound=False))
@@ -124,6 +127,7 @@ def test_calls_in_any_order(draws):
 
 @ignore_clipping
 @given(st.data())
+@pytest.mark.slow
 def test_stacked_is_alone(draws):
     """Fits that train side by side come to what each comes to alone, errors included."""
     estimator, _ = draws.draw(estimators(unsound=False))
@@ -191,6 +195,7 @@ def _out_of_range(matrix, column=10**6):
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_unsound_tables(draws):
     """A table that cannot be used is refused with a clear error by every method that takes one."""
     estimator, _ = draws.draw(estimators(unsound=False))

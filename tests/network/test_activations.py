@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fits import assert_same
+from marking import slow_but
 from options import FAST, estimator
 from problems import PROBLEMS, data
 from torch import nn
@@ -45,7 +46,7 @@ def test_what_a_module_draws_follows_random_state(where):
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass", "regression"], PROBLEMS))
 def test_autograd_trains_the_same_network(name, solver, where, rtol):
     problem, tanh = PROBLEMS[name], {}
     for activation in ("tanh", nn.Tanh):

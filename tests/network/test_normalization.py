@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fits import arrays_of
+from marking import slow_but
 from options import estimator
 from problems import data
 from torch import nn
@@ -60,7 +61,7 @@ def test_a_batch_without_weight_is_forgotten(where):
     np.testing.assert_allclose(*running, rtol=1e-9)
 
 
-@pytest.mark.parametrize("batch_size", [1, 53])
+@pytest.mark.parametrize("batch_size", slow_but([53], [1, 53]))
 def test_a_batch_may_have_one_row(batch_size, where):
     """160 rows in batches of 53 leave one."""
     X, y = data("regressor")

@@ -14,6 +14,7 @@ import pytest
 import sklearn
 import torch
 from joblib import Parallel, delayed
+from marking import slow_but
 from scipy.sparse import csr_array
 from searches import LABELS, WEIGHT, X, classifier
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -54,7 +55,7 @@ class TestBlocksAroundAFit:
     """What a `with` block around a fit changes is changed for that call alone, and only while it lasts."""
 
     @pytest.mark.parametrize("block", BLOCKS)
-    @pytest.mark.parametrize("how", ["closed form", "lbfgs", "normalization"])
+    @pytest.mark.parametrize("how", slow_but(["closed form"], ["closed form", "lbfgs", "normalization"]))
     def test_it_holds_in_its_call_and_ends_with_it(self, block, how):
         enter, state = BLOCKS[block]
         options = {"closed form": {}, "lbfgs": {"solver": "lbfgs"}, "normalization": {"normalization": "layer"}}[how]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import sklearn
 from joblib import parallel_config
+from marking import slow_but
 from scipy.sparse import csr_array
 from scipy.stats import loguniform
 from searches import (
@@ -200,7 +201,16 @@ CALLERS = {
 }
 
 
-@pytest.mark.parametrize("caller", CALLERS)
+FAST = [
+    "GridSearchCV",
+    "GridSearchCV, pipeline",
+    "cross_validate, regressor",
+    "BaggingClassifier",
+    "MultiOutputRegressor",
+]
+
+
+@pytest.mark.parametrize("caller", slow_but(FAST, CALLERS))
 def test_results_are_those_without_it(caller, stack_sizes):
     call, largest = CALLERS[caller]
     expected = call()

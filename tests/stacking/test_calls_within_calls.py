@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
+from marking import slow_but
 from searches import LABELS, X, classifier, nothing_is_left
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
@@ -37,8 +38,10 @@ class TestCallsWithinCalls:
     def by_permutation(estimator, X, y):
         return permutation_importance(estimator, X, y, n_repeats=2, random_state=0).importances_mean.max()
 
-    @pytest.mark.parametrize("scorer", ["by_forest", "by_search", "by_permutation"])
-    @pytest.mark.parametrize("how", ["of the search", "of early stopping", "callback of lbfgs"])
+    @pytest.mark.parametrize("scorer", slow_but(["by_forest"], ["by_forest", "by_search", "by_permutation"]))
+    @pytest.mark.parametrize(
+        "how", slow_but(["of early stopping"], ["of the search", "of early stopping", "callback of lbfgs"])
+    )
     def test_in_a_scorer(self, scorer, how):
         score = getattr(self, scorer)
         estimator, scoring = classifier(max_iter=2), None
@@ -57,6 +60,7 @@ class TestCallsWithinCalls:
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
     @pytest.mark.parametrize("managed", [False, True])
+    @pytest.mark.slow
     def test_in_a_generator_of_tasks(self, managed):
         def calls():
             for seed in range(4):
@@ -67,6 +71,7 @@ class TestCallsWithinCalls:
         with parallel_config("sk_mlp"), Parallel() if managed else contextlib.nullcontext(Parallel()) as parallel:
             assert [fit.loss_ for fit in parallel(calls())] == pytest.approx(expected, rel=1e-9)
 
+    @pytest.mark.slow
     def test_errors_end_no_more_than_they_have_to(self):
         """A scorer whose own joblib call fails fails its candidate; the others are scored."""
 

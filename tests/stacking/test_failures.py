@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 from joblib import Parallel, delayed, parallel_config
+from marking import slow_but
 from searches import CV, LABELS, RATES, X, classifier, grid, nothing_is_left
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
@@ -29,7 +30,10 @@ class TestFailures:
         assert nothing_is_left() == before
 
     @pytest.mark.parametrize(
-        "bad", [{"alpha": [-1.0]}, {"learning_rate_init": [1e308]}, {"hidden_layer_sizes": [(0,)]}]
+        "bad",
+        slow_but(
+            [{"alpha": [-1.0]}], [{"alpha": [-1.0]}, {"learning_rate_init": [1e308]}, {"hidden_layer_sizes": [(0,)]}]
+        ),
     )
     def test_stay_with_their_member(self, bad):
         good = {"alpha": [1e-4, 0.1]}
@@ -42,6 +46,7 @@ class TestFailures:
         np.testing.assert_array_equal(scores[[0, 1]], alone)
         np.testing.assert_array_equal(scores[[3, 4]], alone)
 
+    @pytest.mark.slow
     def test_raise_as_they_came(self):
         class Mistake(Exception):
             pass
@@ -68,11 +73,13 @@ class TestFailures:
             search.fit(X, LABELS)
         assert "transform" in [entry.name for entry in caught.traceback]
 
+    @pytest.mark.slow
     def test_in_a_nested_search(self):
         search = GridSearchCV(classifier(), {"alpha": [0.1, -1.0]}, cv=CV, error_score="raise")
         with parallel_config("sk_mlp"), pytest.raises(ValueError, match="alpha"):
             cross_validate(search, X, LABELS, cv=CV, error_score="raise")
 
+    @pytest.mark.slow
     def test_of_a_stack_reach_all_its_members(self, monkeypatch):
         def fail(_):
             raise MemoryError("too large")
@@ -83,6 +90,7 @@ class TestFailures:
         monkeypatch.undo()
 
     @pytest.mark.parametrize("where", ["training", "lbfgs", "scoring"])
+    @pytest.mark.slow
     def test_ctrl_c_ends_the_search(self, where, monkeypatch, one_thread):
         fits = []
 
@@ -102,6 +110,7 @@ class TestFailures:
         assert len(fits) == 1
         monkeypatch.undo()
 
+    @pytest.mark.slow
     def test_a_call_that_will_not_end_is_told_again(self):
         def stubborn():
             with contextlib.suppress(BaseException):
@@ -117,6 +126,7 @@ class TestFailures:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of files that an interrupt leaves open
+@pytest.mark.slow
 def test_no_interrupt_of_a_search_is_swallowed(monkeypatch):
     """But for those that come in a finaliser, where Python can only report them."""
     search = GridSearchCV(classifier(), {"alpha": [1e-4, 0.1, 1.0]}, cv=2, refit=False)

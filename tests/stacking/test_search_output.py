@@ -4,6 +4,7 @@ import re
 import warnings
 from types import SimpleNamespace
 
+import pytest
 import sklearn
 from joblib import Parallel, delayed, parallel_config
 from searches import CV, LABELS, RATES, X, classifier, nothing_is_left
@@ -23,6 +24,7 @@ def test_each_warning_comes_once_from_its_member():
     assert [re.search(r"\((\d+)\)", message)[1] for message in messages] == ["3", "4"]
 
 
+@pytest.mark.slow
 def test_filters_and_configuration_of_a_call_stay_with_it():
     def fit(i):
         with warnings.catch_warnings(record=True) as caught, sklearn.config_context(working_memory=100 + i):

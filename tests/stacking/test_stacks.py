@@ -38,6 +38,7 @@ def test_members_stop_when_they_would_alone(early_stopping):
         assert_same(ours, expected, 1e-9)
 
 
+@pytest.mark.slow
 def test_float32_scores_and_choice():
     X, y = load_digits(return_X_y=True)
     estimator = scaled(MLPTorchClassifier((16,), max_iter=6, batch_size=32, random_state=0, device="cpu"))
@@ -89,6 +90,7 @@ class TestHowItIsAskedFor:
         grid(classifier(), {"alpha": [0.1]}, n_jobs=1)
         assert stack_sizes == [1, 1, 1, 1]
 
+    @pytest.mark.slow
     def test_from_another_thread(self, stack_sizes):
         def search(_):
             with parallel_config("sk_mlp"):
@@ -126,6 +128,7 @@ class TestWhatStacks:
             Parallel()(delayed(classifier().fit)(*data) for data in [(X, LABELS), (X[:120], LABELS[:120]), (X, WORDS)])
         assert stack_sizes == [4, 1, 1, 1]
 
+    @pytest.mark.slow
     def test_equal_inputs_are_held_once(self, monkeypatch, one_thread):
         seen, train = [], stacking.train
         monkeypatch.setattr(
@@ -169,6 +172,7 @@ def test_a_shared_random_state_is_not_taken_back_behind_others():
     assert not np.array_equal(shared.get_state()[1], np.random.RandomState(0).get_state()[1])
 
 
+@pytest.mark.slow
 def test_a_search_without_a_seed_repeats_itself():
     """After the same seed of NumPy's global generator; fits that take turns draw in another order than one by one."""
 

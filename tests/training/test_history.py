@@ -62,6 +62,7 @@ def test_copies_are_equal_and_go_on_by_themselves(copied, n):
     assert len(history) == len(again) == n
 
 
+@pytest.mark.slow
 def test_a_pickle_of_many_epochs_is_small():
     """A loss, a gradient norm and a time of each: scikit-learn's takes 19 bytes a call of `partial_fit`."""
     reg = MLPTorchRegressor(**FAST).partial_fit(X, Y)

@@ -65,6 +65,7 @@ def test_weights_go_to_scorers_that_take_them(where):
         estimator("regressor", where, early_stopping=True, scoring=scoring).fit(X, y, weight)
 
 
+@pytest.mark.slow
 def test_a_search_scores_the_same_in_stacks(where):
     X, y = data("classifier")
     search = GridSearchCV(

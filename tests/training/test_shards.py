@@ -9,6 +9,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+from marking import slow_but
 from user_code import alarms
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
@@ -82,7 +83,7 @@ def _parameters(estimator):
     return np.concatenate([np.ravel(array) for array in (*estimator.coefs_, *estimator.intercepts_)])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(["adam", "clipped", "outputs"], CASES))
 def test_shared_steps_are_those_of_one_thread(name, share, monkeypatch):
     """Up to the order in which a product adds up, which depends on its number of rows."""
     tolerance = {"float64": 1e-12, "float32": 2e-5, "bfloat16": 1e-3}[CASES[name][2].get("dtype", "float64")]
@@ -97,7 +98,7 @@ def test_shared_steps_are_those_of_one_thread(name, share, monkeypatch):
         assert found.n_iter_ == expected.n_iter_
 
 
-@pytest.mark.parametrize("name", ["adam", "clipped adamw", "dropout", "bfloat16", "gaussian"])
+@pytest.mark.parametrize("name", slow_but(["adam"], ["adam", "clipped adamw", "dropout", "bfloat16", "gaussian"]))
 def test_they_repeat_themselves_replayed_or_not(name, share, monkeypatch):
     share(3)
     replayed = [_parameters(_fit(name, monkeypatch)) for _ in range(2)]
@@ -155,7 +156,7 @@ def interrupt(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows sends no signal to a thread")
-@pytest.mark.parametrize("name", ["adam", "sgd", "clipped", "bfloat16"])
+@pytest.mark.parametrize("name", slow_but(["adam"], ["adam", "sgd", "clipped", "bfloat16"]))
 @pytest.mark.parametrize("n_checks", [1, 30, 31, 100])
 def test_an_interrupt_leaves_whole_steps(name, n_checks, share, interrupt, monkeypatch):
     """Whenever it comes the network is that of some step, for all of its parameters, and so is the optimizer."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from marking import slow_but
 from problems import PROBLEMS
 from scipy.sparse import csr_array
 
@@ -61,7 +62,7 @@ def tasks(problem, solver, where, weighted, early_stopping):
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("solver", MEMBERS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_stack_is_its_members_alone(name, solver, weighted, early_stopping, where, rtol):
     problem = PROBLEMS[name]
     together = train(tasks(problem, solver, where, weighted, early_stopping))
