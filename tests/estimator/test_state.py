@@ -203,9 +203,10 @@ def test_parameters_are_checked_after_set_params(cls, options, message):
 
 def test_equal_values_of_other_types_are_told_apart():
     """1 is not True, though it equals it: what was found sound is remembered by type and value."""
-    MLPTorchClassifier((2,), max_iter=1000, tol=10.0, n_iter_no_change=1, shuffle=True).fit(X, Y)
+    options = {"max_iter": 1000, "tol": 10.0, "n_iter_no_change": 1, "random_state": 0}
+    MLPTorchClassifier((2,), **options, shuffle=True).fit(X, Y)
     with pytest.raises(ValueError, match="'shuffle' parameter"):
-        MLPTorchClassifier((2,), max_iter=1000, tol=10.0, n_iter_no_change=1, shuffle=1).fit(X, Y)
+        MLPTorchClassifier((2,), **options, shuffle=1).fit(X, Y)
 
 
 @pytest.mark.parametrize(
