@@ -1,6 +1,6 @@
 # make demo: train on digits beside scikit-learn's MLP. make test: the whole suite. Both make .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fuzz lint format bench clean
+.PHONY: help demo test test-fast test-oldest coverage fuzz lint format bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -27,6 +27,20 @@ test: $(READY)  ## run the test suite
 
 test-fast: $(READY)  ## run the tests that are not slow, in half a minute
 	@$(BIN)/python -m pytest --numprocesses=2 -m "not slow" $(ARGS)
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable '.[test]'
+	@touch $@
+
+test-oldest: $(OLDEST)/.ready  ## run the test suite on the oldest versions of its dependencies
+	@$(OLDEST)/bin/python -m pytest --numprocesses=2 $(ARGS)
+
+# The two tests left out count interrupts in a few seconds; under coverage too few of them fit in.
+coverage: $(READY)  ## run the test suite slowly, list the lines that no test reaches
+	@$(BIN)/python -m pytest --numprocesses=2 --cov=sk_mlp $(ARGS) \
+		--deselect tests/test_stacking.py::test_no_interrupt_of_a_search_is_swallowed \
+		--deselect tests/estimator/test_surroundings.py::test_interrupts_leave_everything_as_it_was
 
 fuzz: $(READY)  ## try more than 10,000 random calls
 	@$(BIN)/python -m pytest --numprocesses=2 --hypothesis-profile=long tests/fuzz $(ARGS)

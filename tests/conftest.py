@@ -17,7 +17,8 @@ from clocks import Clock
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_mlp import stacking
-from sk_mlp._estimator import base
+from sk_mlp._estimator import fitting
+from sk_mlp._training import run
 from sk_mlp._training.task import FitTask
 
 collect_ignore = ["scripts"]  # which are run in processes of their own
@@ -93,7 +94,8 @@ def no_thread_is_left():
 def stack_sizes(monkeypatch):
     """Sizes of the stacks that are trained."""
     sizes, train = [], stacking.train
-    monkeypatch.setattr(stacking, "train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
+    for module in (stacking, run):
+        monkeypatch.setattr(module, "train", lambda tasks: sizes.append(len(tasks)) or train(tasks))
     return sizes
 
 
@@ -101,7 +103,7 @@ def stack_sizes(monkeypatch):
 def clock(monkeypatch):
     """A clock that all fits go by."""
     clock = Clock()
-    monkeypatch.setattr(base, "FitTask", partial(FitTask, clock=clock))
+    monkeypatch.setattr(fitting, "FitTask", partial(FitTask, clock=clock))
     return clock
 
 

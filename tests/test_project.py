@@ -4,6 +4,8 @@ import ast
 import inspect
 import re
 import runpy
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -195,8 +197,8 @@ def test_every_public_name_is_documented():
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 @pytest.mark.slow
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_code_blocks_run(path, tmp_path, monkeypatch):
     """The Python blocks of a document, one after another, as a reader would run them."""
     monkeypatch.chdir(tmp_path)
@@ -233,9 +235,9 @@ def test_readme_names_the_commands():
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
-@pytest.mark.slow
 def test_examples_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
@@ -246,3 +248,41 @@ def test_examples_run(path, tmp_path, monkeypatch, capsys):
         assert len(accuracies) == 2
         assert min(map(float, accuracies)) > 0.95
         assert (tmp_path / "demo_loss_curve.png").stat().st_size > 10_000
+
+
+def test_versions_agree():
+    assert PROJECT["dynamic"] == ["version"], "sk_mlp.__version__ is the one place"
+    assert re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE) == [sk_mlp.__version__]
+    titles = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert titles[0] in {"Unreleased", sk_mlp.__version__}
+    releases = [Version(title) for title in titles if title != "Unreleased"]
+    assert releases == sorted(set(releases), reverse=True)
+    assert all(release <= Version(sk_mlp.__version__) for release in releases)
+
+
+def test_classifiers_name_the_pythons_tested():
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    (tested,) = re.findall(r"^ +python: \[(.+)\]$", (ROOT / ".github/workflows/ci.yml").read_text(), re.MULTILINE)
+    assert named == re.findall(r"[\d.]+", tested)
+    assert PROJECT["requires-python"] == f">={named[0]}"
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE))
+    extras = [bound for bounds in PROJECT["optional-dependencies"].values() for bound in bounds]
+    bounds = dict(re.findall(r"^([\w-]+)>=(\S+)$", "\n".join([*PROJECT["dependencies"], *extras]), re.MULTILINE))
+    for name in bounds.keys() - {"ruff", "mypy", "skorch"}:  # tools and contestants, which the suite does not run with
+        assert re.fullmatch(rf"{re.escape(bounds[name])}(\.0)*", pins[name]), f"{name}: {bounds[name]}, {pins[name]}"
+
+
+def test_dependencies_are_what_is_imported():
+    imported = set()
+    for tree in MODULES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    names = {"sklearn": "scikit-learn"}
+    needed = {names.get(module, module) for module in imported - sys.stdlib_module_names - {"sk_mlp"}}
+    assert needed == {re.match(r"[\w-]+", dependency)[0] for dependency in PROJECT["dependencies"]}

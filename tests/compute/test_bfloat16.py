@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from marking import slow_but
 from problems import PROBLEMS
 from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import train_test_split
@@ -13,7 +12,8 @@ from sk_mlp import MLPTorchClassifier
 pytestmark = pytest.mark.usefixtures("unconverged")
 
 
-@pytest.mark.parametrize("table", slow_but(["digits"], ["digits", "20,000 rows"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["digits", "20,000 rows"])
 def test_bfloat16_is_as_accurate(table, device):
     if table == "digits":
         X, y = load_digits(return_X_y=True)
@@ -42,6 +42,7 @@ def test_bfloat16_learns(device):
     np.testing.assert_allclose(rough.loss_curve_[:5], exact.loss_curve_[:5], rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_sparse_input_in_bfloat16(solver, device, rng):
     X = sp.random_array((300, 40), density=0.2, format="csr", rng=np.random.default_rng(0))

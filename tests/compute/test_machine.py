@@ -8,8 +8,8 @@ from processes import run_script
 from threadpoolctl import threadpool_limits
 from user_code import torch_threads
 
+from sk_mlp._compute.intra_op import available_threads
 from sk_mlp._compute.machine import available_cores, count_cores, free_memory
-from sk_mlp._compute.modes import available_threads
 
 
 def write(path, text):

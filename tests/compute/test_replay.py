@@ -9,12 +9,12 @@ from problems import PROBLEMS
 from processes import run_script
 
 from sk_mlp import MLPTorchRegressor
-from sk_mlp._compute import replay as _replay
-from sk_mlp._compute.replay import Replay, can_record, record
+from sk_mlp._compute import replay as replay_module
+from sk_mlp._compute.replay import Replay, record
 from sk_mlp._compute.threads import in_threads
 from sk_mlp._compute.torch_private import has_graphs
 from sk_mlp._network.activations import ACTIVATIONS
-from sk_mlp._training import step as _step
+from sk_mlp._training import step
 
 NETWORK = {"hidden_layer_sizes": (6, 5), "max_iter": 60, "batch_size": 60, "n_iter_no_change": 99, "random_state": 0}
 # Each kind of step: what the problem is, and the options that make the difference.

@@ -9,7 +9,7 @@ from problems import PROBLEMS
 from small_fits import fitted
 from user_code import torch_threads
 
-from sk_mlp._network.closed_form import Forward
+from sk_mlp._network.forward import Forward
 from sk_mlp._training.optimizers import Optimizer
 
 pytestmark = pytest.mark.usefixtures("unconverged")

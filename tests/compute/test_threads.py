@@ -19,6 +19,7 @@ from user_code import AfterEachEpoch, alarms, torch_threads
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
 from sk_mlp._compute.threads import called_by_waiting_thread, in_threads, raise_if_stopped
+from sk_mlp._estimator import prediction
 from sk_mlp._estimator import prediction as _prediction
 
 VARIABLE = ContextVar("VARIABLE", default=0)
@@ -165,7 +166,8 @@ def test_results_are_the_same_to_the_bit_for_any_number_of_threads(options, monk
             assert_same(ours, expected)
 
 
-@pytest.mark.parametrize("share", slow_but(["one generator"], ["NumPy's generator", "one generator"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["NumPy's generator", "one generator"])
 def test_members_that_share_a_generator_repeat_themselves(share, monkeypatch):
     monkeypatch.setattr(stacking, "_MOST_IN_A_STACK", 4)
 
@@ -254,6 +256,7 @@ class TestStacksInThreads:
             assert torch.get_num_threads() == 2
         assert self.used == {2}
 
+    @pytest.mark.slow
     def test_ctrl_c_ends_them(self, monkeypatch):
         """A signal comes to the main thread, while others train."""
         train = stacking.train
@@ -315,9 +318,9 @@ class TestPredictionsInThreads:
             np.testing.assert_array_equal(values, found[0][1])
 
     def test_as_many_as_may_compute(self, monkeypatch):
-        monkeypatch.setattr("sk_mlp._compute.modes.available_cores", lambda: 5)
+        monkeypatch.setattr("sk_mlp._compute.intra_op.available_cores", lambda: 5)
         used = []
-        monkeypatch.setattr(_prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
+        monkeypatch.setattr(prediction, "in_threads", lambda jobs, n: used.append(n) or in_threads(jobs, n))
         estimator = MLPTorchClassifier(**OPTIONS, max_iter=5).fit(X, LABELS)
         with torch_threads(3):
             estimator.predict(X)
@@ -344,7 +347,7 @@ class TestPredictionsInThreads:
                 interrupt_main_thread()
             return cast_rows(*args)
 
-        monkeypatch.setattr(_prediction, "cast_rows", interrupting)
+        monkeypatch.setattr(prediction, "cast_rows", interrupting)
         with alarms(), pytest.raises(KeyboardInterrupt):
             estimator.predict(np.tile(X, (5000, 1)))
         assert estimator.predict(X).shape == (160,)

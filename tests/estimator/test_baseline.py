@@ -261,6 +261,7 @@ class TestSilence:
             warnings.simplefilter("error")
             MLPTorchClassifier(learning_rate_init=1e-9).partial_fit(X_DIGITS, DIGITS, classes=np.arange(10))
 
+    @pytest.mark.slow
     def test_few_rows_without_a_cause(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error", UntrainedWarning)

@@ -86,13 +86,19 @@ def configurations(cls):
 
 # Runs only where SciPy was imported in its array API mode, so it gets a process of its own below.
 ARRAY_API_CHECK = "check_array_api_input"
-# The others of an estimator with default options are fast.
+# The others of a classifier with default options are fast.
 LONG_CHECKS = {
     "check_estimator_sparse_array",
     "check_estimator_sparse_matrix",
     "check_classifiers_train",
     "check_sample_weight_equivalence_on_dense_data",
     "check_sample_weight_equivalence_on_sparse_data",
+    "check_classifiers_classes",
+    "check_estimators_dtypes",
+    "check_classifier_data_not_an_array",
+    "check_classifiers_multilabel_representation_invariance",
+    "check_estimator_sparse_tag",
+    "check_supervised_y_2d",
 }
 
 
@@ -100,7 +106,7 @@ def checks():
     for cls in (MLPTorchClassifier, MLPTorchRegressor):
         for number, configuration in enumerate(configurations(cls)):
             for estimator, check in estimator_checks_generator(cls(**configuration)):
-                is_fast = number == 0 and check.func.__name__ not in LONG_CHECKS
+                is_fast = number == 0 and cls is MLPTorchClassifier and check.func.__name__ not in LONG_CHECKS
                 name = f"{cls.__name__}-{number}-{'-'.join(configuration)}-{check.func.__name__}"
                 if check.func.__name__ != ARRAY_API_CHECK:
                     yield pytest.param(estimator, check, id=name, marks=[] if is_fast else pytest.mark.slow)

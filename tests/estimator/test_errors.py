@@ -75,6 +75,7 @@ PARAMETERS = [
     ({"activation": ("relu", "relu")}, r"sequence of one each, 1 in all, got 2: \('relu', 'relu'\)"),
     ({"activation": ("swish",)}, r"activation must be among .*'gelu'.*, got 'swish'"),
     ({"activation": (3,)}, "activation must be among .*, got 3"),
+    ({"activation": nn.ReLU(), "hidden_layer_sizes": ()}, r"an nn.Module class or a function .*, got ReLU\(\)"),
     ({"activation": nn.ReLU()}, r"an nn.Module class or a function that makes an nn.Module, got ReLU\(\)"),
     ({"activation": torch.relu}, r"when called without arguments \(nn.ReLU, not torch.relu\), got <built-in"),
     ({"activation": lambda: "relu"}, "activation must make an nn.Module, got 'relu'"),

@@ -10,7 +10,8 @@ from marking import slow_but
 from problems import PROBLEMS, raw_prediction
 from small_fits import fitted
 
-from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.fitting import task_of
+from sk_mlp._estimator.reading import FitMode, Sample
 from sk_mlp._network.activations import ACTIVATIONS
 
 pytestmark = pytest.mark.usefixtures("unconverged")
@@ -141,7 +142,7 @@ def test_early_stopping_keeps_the_best_weights(name, where):
         **problem.options,
         **where,
     )
-    task, _ = estimator._task(Sample(problem.X, problem.y), Sample(None, None), Call(goes_on=False))
+    task, _ = task_of(estimator, Sample(problem.X, problem.y), Sample(None, None), FitMode(goes_on=False))
     estimator.fit(problem.X, problem.y)
     rows = task.validation.table.rows
     score = estimator.score(problem.X[rows], problem.y[rows])

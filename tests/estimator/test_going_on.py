@@ -62,10 +62,10 @@ def test_many_partial_fits_keep_one_memory_for_the_history(where):
     fitted = estimator("regressor", where)
     for _ in range(17):
         fitted.partial_fit(X, y)
-    memory = fitted._progress.history.loss.base
+    memory = fitted._progress["history"]["columns"]["loss"]
     for n in range(18, 33):
         fitted.partial_fit(X, y)
-        assert fitted._progress.history.loss.base is memory
+        assert fitted._progress["history"]["columns"]["loss"] is memory
         assert len(fitted.loss_curve_) == n
     assert not {"history_", "loss_curve_", "validation_scores_"} & vars(fitted).keys()
 

@@ -14,9 +14,10 @@ from processes import run_script
 from sklearn.base import clone
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._estimator import inputs as validation_module
+from sk_mlp._estimator import held_out
 from sk_mlp._estimator import prediction as prediction_module
-from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.fitting import task_of
+from sk_mlp._estimator.reading import FitMode, Sample
 from sk_mlp._network.batch import SparseRows
 
 FAST = {"hidden_layer_sizes": (10, 6), "max_iter": 5, "random_state": 0, "batch_size": 50}

@@ -140,7 +140,7 @@ def test_no_hidden_layer_is_the_linear_model(name, linear, where):
 def test_standard_deviations_take_one_pass(where, monkeypatch):
     passes, X = [], PROBLEMS["regression"].X
     reg = fitted(PROBLEMS["regression"], where, loss="gaussian_nll")
-    monkeypatch.setattr("sk_mlp._estimator.base.predict_rows", lambda *args: passes.append(1) or predict_rows(*args))
+    monkeypatch.setattr("sk_mlp._estimator.fitted.predict_rows", lambda *args: passes.append(1) or predict_rows(*args))
     mean, std = reg.predict(X, return_std=True)
     assert len(passes) == 1
     np.testing.assert_array_equal(mean, reg.predict(X))

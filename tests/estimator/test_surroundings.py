@@ -166,6 +166,7 @@ def test_divergence_is_one_clear_error(n):
 class TestThreads:
     """The same as alone, and nothing of other threads' is touched."""
 
+    @pytest.mark.slow
     def test_modules_that_draw(self):
         def fit(seed):
             options = {**FAST, "random_state": seed}
@@ -249,6 +250,7 @@ def test_forked_children():
     assert run_script("fork_after_fits.py", timeout=200).split() == ["2", "1", "1", "1", "1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers")
 @pytest.mark.parametrize("network", ["closed form", "batch normalization"])
 def test_interrupts_leave_everything_as_it_was(network):

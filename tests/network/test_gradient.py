@@ -10,12 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from sk_mlp._compute.device import PRECISIONS
 from sk_mlp._compute.kernels import onednn_baddbmm, onednn_bmm, products_for
 from sk_mlp._network.activations import ACTIVATIONS
-from sk_mlp._network.autograd import (
-    IN_TRAINING,
-    Autograd,
-    MaskedDropout,
-    trained_parameters,
-)
+from sk_mlp._network.autograd import IN_TRAINING, Autograd, MaskedDropout, trained_parameters
 from sk_mlp._network.backprop import Backprop
 from sk_mlp._network.batch import Batch, DenseRows
 from sk_mlp._network.closed_form import ClosedForm

@@ -104,6 +104,7 @@ class TestBlocksAroundAFit:
 class TestBuffersThatAreFilledAgain:
     """A fit trains on what it was given, whatever its caller does to it while others have their turn."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("make", [np.array, csr_array, lambda X: pd.DataFrame(X, copy=False)])
     def test_input(self, make):
         rows = X.astype(np.float32)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
-from marking import slow_but
 from searches import LABELS, X, classifier, nothing_is_left
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
@@ -38,10 +37,9 @@ class TestCallsWithinCalls:
     def by_permutation(estimator, X, y):
         return permutation_importance(estimator, X, y, n_repeats=2, random_state=0).importances_mean.max()
 
-    @pytest.mark.parametrize("scorer", slow_but(["by_forest"], ["by_forest", "by_search", "by_permutation"]))
-    @pytest.mark.parametrize(
-        "how", slow_but(["of early stopping"], ["of the search", "of early stopping", "callback of lbfgs"])
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("scorer", ["by_forest", "by_search", "by_permutation"])
+    @pytest.mark.parametrize("how", ["of the search", "of early stopping", "callback of lbfgs"])
     def test_in_a_scorer(self, scorer, how):
         score = getattr(self, scorer)
         estimator, scoring = classifier(max_iter=2), None

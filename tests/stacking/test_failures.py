@@ -29,6 +29,7 @@ class TestFailures:
             assert np.isfinite(grid(classifier(), {"alpha": [0.1, 1]})[0]).all()
         assert nothing_is_left() == before
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "bad",
         slow_but(

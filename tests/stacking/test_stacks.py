@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor, stacking
-from sk_mlp._estimator.reading import Call, Sample
+from sk_mlp._estimator.fitting import task_of
+from sk_mlp._estimator.reading import FitMode, Sample
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
@@ -78,7 +79,7 @@ class TestHowItIsAskedFor:
             Parallel(n_jobs=0)(delayed(abs)(i) for i in range(3))
 
     def test_memory_bounds_the_fits_in_flight(self, stack_sizes, monkeypatch):
-        task, _ = classifier()._task(Sample(X, LABELS), Sample(None, None), Call(goes_on=False))
+        task, _ = task_of(classifier(), Sample(X, LABELS), Sample(None, None), FitMode(goes_on=False))
         monkeypatch.setattr(stacking, "_BUDGET", 3 * stacking._weigh(task) - 1)
         with parallel_config("sk_mlp"):
             Parallel()(delayed(classifier(alpha=a).fit)(X, LABELS) for a in range(7))

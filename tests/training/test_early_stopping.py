@@ -62,6 +62,6 @@ class TestEarlyStoppingGoesByTheLoss:
             fitted.fit(self.X, self.y)
             first = fitted.best_validation_score_
             again = fitted.fit(self.X, self.y)._progress
-            assert again.best_score >= first
+            assert again["best_score"] >= first
             fitted.set_params(quantile=0.9).fit(self.X, 100 + self.y)
         assert fitted.best_validation_score_ < first

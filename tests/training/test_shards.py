@@ -13,13 +13,11 @@ from marking import slow_but
 from user_code import alarms
 
 from sk_mlp import MLPTorchClassifier, MLPTorchRegressor
-from sk_mlp._compute import modes as _modes
+from sk_mlp._compute import intra_op
 from sk_mlp._compute.threads import Crew, Stopped, raise_if_stopped
-from sk_mlp._network import batch as _batches
-from sk_mlp._training import engine as _engine
-from sk_mlp._training import loop as _training
-from sk_mlp._training import optimizers as _optimizers
-from sk_mlp._training import step as _step
+from sk_mlp._training import optimizers, pool
+from sk_mlp._training import stack as stack_module
+from sk_mlp._training import step as step_module
 
 pytestmark = pytest.mark.usefixtures("unconverged", "no_thread_is_left")
 RNG = np.random.RandomState(0)
@@ -98,7 +96,8 @@ def test_shared_steps_are_those_of_one_thread(name, share, monkeypatch):
         assert found.n_iter_ == expected.n_iter_
 
 
-@pytest.mark.parametrize("name", slow_but(["adam"], ["adam", "clipped adamw", "dropout", "bfloat16", "gaussian"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adam", "clipped adamw", "dropout", "bfloat16", "gaussian"])
 def test_they_repeat_themselves_replayed_or_not(name, share, monkeypatch):
     share(3)
     replayed = [_parameters(_fit(name, monkeypatch)) for _ in range(2)]
@@ -155,8 +154,9 @@ def interrupt(monkeypatch):
         yield interrupt
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows sends no signal to a thread")
-@pytest.mark.parametrize("name", slow_but(["adam"], ["adam", "sgd", "clipped", "bfloat16"]))
+@pytest.mark.parametrize("name", ["adam", "sgd", "clipped", "bfloat16"])
 @pytest.mark.parametrize("n_checks", [1, 30, 31, 100])
 def test_an_interrupt_leaves_whole_steps(name, n_checks, share, interrupt, monkeypatch):
     """Whenever it comes the network is that of some step, for all of its parameters, and so is the optimizer."""
