@@ -155,4 +155,4 @@ def _activation_of(activation: Any) -> Activation:
             f"activation must be among {sorted(ACTIVATIONS)}, or an nn.Module class or a function that makes an "
             f"nn.Module, got {activation!r}"
         )
-    return Activation("of a user", None, None, activation)
+    return Activation("user-defined", None, None, activation)

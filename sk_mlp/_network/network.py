@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -68,7 +68,7 @@ class Network(Protocol):
     def arrays(self, weights: Weights) -> list[np.ndarray]:
         """Return the trained parameters among `weights`, with the shapes of `layout(1)`; views if possible."""
 
-    def attributes(self, parameters: np.ndarray, buffers: Any) -> dict[str, Any]:
+    def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes for these values."""
 
     def multiply_adds(self, n: int, X: Any) -> int:
