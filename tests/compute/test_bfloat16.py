@@ -45,7 +45,7 @@ def test_bfloat16_learns(device):
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_sparse_input_in_bfloat16(solver, device, rng):
-    X = sp.random_array((300, 40), density=0.2, format="csr", rng=np.random.default_rng(0))
+    X = sp.random_array((300, 40), density=0.2, format="csr", random_state=np.random.default_rng(0))
     y = (X @ rng.normal(size=40) > 0).astype(int)
     options = {"hidden_layer_sizes": (20,), "solver": solver, "random_state": 0, "device": device, "max_iter": 60}
     rough = MLPTorchClassifier(**options, dtype="bfloat16").fit(X, y)
