@@ -39,7 +39,7 @@ test-oldest: $(OLDEST)/.ready  ## run the test suite on the oldest versions of i
 # The two tests left out count interrupts in a few seconds; under coverage too few of them fit in.
 coverage: $(READY)  ## run the test suite slowly, list the lines that no test reaches
 	@$(BIN)/python -m pytest --numprocesses=2 --cov=sk_mlp $(ARGS) \
-		--deselect tests/test_stacking.py::test_no_interrupt_of_a_search_is_swallowed \
+		--deselect tests/stacking/test_failures.py::test_no_interrupt_of_a_search_is_swallowed \
 		--deselect tests/estimator/test_surroundings.py::test_interrupts_leave_everything_as_it_was
 
 fuzz: $(READY)  ## try more than 10,000 random calls

@@ -29,7 +29,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="where the estimators under test compute")
-    parser.addoption("--dtype", default="float64", choices=list(TOLERANCE), help="number type for relations of fits")
+    parser.addoption("--dtype", default="float64", choices=list(TOLERANCE), help="dtype for relations of fits")
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -57,7 +57,7 @@ def dtype(request):
 
 @pytest.fixture(scope="session")
 def where(device, dtype):
-    """Keyword arguments for the estimators of tests that hold in any number type."""
+    """Keyword arguments for the estimators of tests that hold in any dtype."""
     return {"device": device, "dtype": dtype}
 
 

@@ -72,7 +72,7 @@ def both_dtypes(solver):
 
 
 def full_product():
-    """Each task with each solver, number type and activation; each pair of them is among the fast ones."""
+    """Each task with each solver, dtype and activation; each pair of them is among the fast ones."""
     for i, name in enumerate(PROBLEMS):
         for j, solver in enumerate(SOLVERS):
             for k, activation in enumerate(ACTIVATIONS):

@@ -233,6 +233,19 @@ def test_addresses_of_the_project_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
+def test_the_estimators_link_is_in_the_projects_documentation():
+    source = MLPTorchClassifier._doc_link_template.split("/docs/")[0]
+    assert source == f"{PROJECT['urls']['Source']}/blob/main"
+    assert PROJECT["urls"]["Documentation"] == f"{PROJECT['urls']['Source']}/tree/main/docs"
+
+
+def test_the_makefile_names_tests_that_there_are():
+    named = re.findall(r"(tests/\S+\.py)::(\w+)", (ROOT / "Makefile").read_text())
+    assert named
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(), path
+
+
 def test_readme_names_the_commands():
     readme = (ROOT / "README.md").read_text()
     for target in re.findall(r"make ([\w-]+)", readme):

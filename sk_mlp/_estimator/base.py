@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -167,12 +167,20 @@ class BaseMLPTorch(CallbackSupportMixin, BaseEstimator, ABC):
     def _precision(self) -> Precision:
         return PRECISIONS[self.dtype]
 
+    def __copy__(self) -> Self:
+        """Return an estimator with the same attributes, without those of a running fit; no array is copied."""
+        twin = object.__new__(type(self))
+        own = vars(self).items()
+        twin.__dict__.update((name, value) for name, value in own if name not in OF_A_FIT_UNDER_WAY)
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for pickles and for copies, such as callbacks get, without attributes of a running fit."""
+        """Return the state for pickles and deep copies, without attributes of a running fit."""
         state = {name: value for name, value in super().__getstate__().items() if name not in OF_A_FIT_UNDER_WAY}
         private = {name: state.pop(name) for name in _STORED if name in state}
         if "_progress" in private:
-            private["_progress"] = {**private["_progress"], "history": self._history().compact()}
+            progress = private["_progress"]
+            private["_progress"] = {**progress, "history": History.of(progress["history"]).compact()}
         return {**state, "_stored": store(private)} if private else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -74,8 +74,8 @@ def predict_checked_rows(estimator: BaseMLPTorch, X: Any, finish: Callable[[Tens
     architecture, weights = fitted_architecture(estimator), fitted_weights(estimator)
     device = resolve_device(estimator.device, estimator.dtype)
     precision = architecture.precision(estimator.dtype, device, X.shape[0], weights.size)
-    network, arrays = architecture.network_to_predict(weights)
-    return predict_rows(X, network, arrays, precision, device, finish)
+    network = architecture.network_to_predict(weights)
+    return predict_rows(X, network, weights, precision, device, finish)
 
 
 def _of_dtype(value: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sk_mlp._compute.device import Precision, as_tensor, chunk_bytes, has_free_threads
+from sk_mlp._compute.device import Precision, chunk_bytes, has_free_threads
 from sk_mlp._compute.intra_op import available_threads, threads, threads_that_pay
-from sk_mlp._compute.kernels import products_for
+from sk_mlp._compute.kernels import Products, products_for
 from sk_mlp._compute.threads import in_threads, raise_if_stopped
 from sk_mlp._network.batch import rows_of, rows_within
 from sk_mlp._network.network import Network, Predictor
+from sk_mlp._network.values import Weights
 
 from .inputs import cast_rows
 
@@ -26,7 +27,7 @@ Forwards = Callable[[int], Predictor]  # from a number of rows to the predictor 
 def predict_rows(
     X: Any,
     network: Network,
-    arrays: Sequence[np.ndarray],  # its parameters, as `Network.arrays` returns them
+    weights: Weights,
     precision: Precision,
     device: torch.device,
     finish: Callable[[Tensor], Tensor],
@@ -39,14 +40,15 @@ def predict_rows(
     values = 2 * network.input_values(X) + network.values_per_row  # the input is cast
     row_bytes = values * precision.master.itemsize + network.n_outputs * _OUTPUT_BYTES
     size = min(X.shape[0], rows_within(chunk_bytes(device), row_bytes))
-    chunks = _Chunks(X, size, network, precision, device, finish)
-    has_threads = len(chunks) > 1 and network.stacks and has_free_threads(device)
-    n_threads = min(len(chunks), available_threads()) if has_threads else 1
-    n_within = threads_that_pay(network.multiply_adds(size, X), len(chunks) if network.stacks else 1)
-    with network.context(), threads(n_within):
-        network.on(device, precision)
-        parameters = [as_tensor(array[None], device, network.product_dtype(precision)) for array in arrays]
-        return chunks.predict(lambda: chunks.new_forwards(parameters), n_threads)
+    multiply_adds = network.multiply_adds(size, X)
+    products = products_for(network.product_dtype(precision), device, multiply_adds)
+    chunks = _Chunks(X, size, precision, products, device, finish)
+    n_parallel = len(chunks) if network.is_pure else 1
+    n_threads = min(n_parallel, available_threads()) if n_parallel > 1 and has_free_threads(device) else 1
+    with network.context(), threads(threads_that_pay(multiply_adds, n_parallel)):
+        parameters = network.tensors(weights, device, precision)
+        new_forwards = lambda: _Latest(lambda n: network.forward(parameters, n, products, precision))  # noqa: E731
+        return chunks.predict(new_forwards, n_threads)
 
 
 class _Chunks:
@@ -56,19 +58,13 @@ class _Chunks:
         self,
         X: Any,
         size: int,
-        network: Network,
         precision: Precision,
+        products: Products,
         device: torch.device,
         finish: Callable[[Tensor], Tensor],
     ) -> None:
-        self._X, self._size, self._network = X, size, network
-        self._precision, self._device, self._finish = precision, device, finish
-        dtype = network.product_dtype(precision)
-        self._products = products_for(dtype, device, network.multiply_adds(size, X))
-
-    def new_forwards(self, parameters: Sequence[Tensor]) -> Forwards:
-        """Return predictors for any number of rows with these parameters, which have their own buffers."""
-        return _Latest(lambda n: self._network.forward(parameters, n, self._products, self._precision))
+        self._X, self._size, self._array_dtype = X, size, precision.array
+        self._products, self._device, self._finish = products, device, finish
 
     def __len__(self) -> int:
         return -(-self._X.shape[0] // self._size)
@@ -90,7 +86,7 @@ class _Chunks:
 
     def _fill_on_one_thread(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
         """Do the same as `_fill` in a separate thread, without PyTorch's own threads."""
-        with self._network.context(), threads(1):
+        with torch.inference_mode(), threads(1):
             self._fill(result, starts, forwards)
 
     def _fill(self, result: np.ndarray, starts: Iterator[int], forwards: Forwards) -> None:
@@ -101,7 +97,7 @@ class _Chunks:
 
     def _predict_chunk(self, start: int, forwards: Forwards) -> np.ndarray:
         """Return `finish(raw)` for the chunk at `start`, in a buffer that the next call may overwrite."""
-        chunk = cast_rows(self._X, start, start + self._size, self._precision.array)
+        chunk = cast_rows(self._X, start, start + self._size, self._array_dtype)
         raw = forwards(chunk.shape[0])(rows_of(chunk, self._device, self._products))
         part: np.ndarray = self._finish(raw.cpu().double()).numpy()[0].T
         return part

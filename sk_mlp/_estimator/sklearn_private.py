@@ -9,6 +9,8 @@ scikit-learn may remove any of them. What to do if one is missing:
 - `safe_indexing`: `X[rows]`, `X.iloc[rows]` for frames, lists by a comprehension.
 - the callbacks' attributes and contexts: remove callbacks until there is another way; fits do not need them.
 - `_accept_sample_weight` of scorers: look at the signature, as for all other callables.
+- `_doc_link_module`, `_doc_link_template` and `_doc_link_url_param_generator`, which give an estimator's HTML
+  representation its link: remove them, and there is no link.
 - `_get_param_names`: remove our override, which only caches its result.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ def restore(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encoded(value: Any, arrays: list[np.ndarray], objects: list[Any]) -> Any:
     """Return a value as JSON has it; what JSON has no form for is a dictionary of one entry that names the form."""
+    if type(value) is float and not isfinite(value):
+        return {"float": str(value)}  # JSON has no form for it
     if type(value) in _PLAIN:
         return value
     if type(value) is np.ndarray and value.dtype.kind != "O":
@@ -65,6 +68,10 @@ def _decoded(value: Any, arrays: list[np.ndarray], objects: list[Any]) -> Any:
         return arrays[inner]
     if form == "object":
         return objects[inner]
+    if form == "float":
+        return float(inner)
     if form == "tuple":
         return tuple(_decoded(part, arrays, objects) for part in inner)
+    if form != "dict":
+        raise ValueError(f"a stored value must have a form that this version knows, got {form!r}")
     return dict(_decoded(item, arrays, objects) for item in inner)

@@ -129,20 +129,16 @@ class Architecture:
         module = self.module(weights.copy(), IN_TRAINING).train()
         turns = Randomness(seed, device).turn if may_draw(module) else nullcontext
         network = ModuleNetwork(module, self.layer_sizes, self.dropout, self._linear_names, turns)
-        network.on(device, precision)
+        network.move_to(device, precision)
         self._try_out(module, torch.empty(0, dtype=precision.master, device=device))
         return network
 
-    def network_to_predict(self, weights: Weights) -> tuple[Network, list[np.ndarray]]:
-        """Return the network and the arrays of its parameters; copies for user-defined code, which may change them."""
-        weights = weights.copy() if self.is_user_defined else weights
-        network: Network
+    def network_to_predict(self, weights: Weights) -> Network:
+        """Return the network that predicts with `weights`; user-defined code, which may change them, gets a copy."""
         if self._has_closed_form:
-            network = self._closed_form
-        else:
-            module = self.fitted_module(weights).eval()
-            network = ModuleNetwork(module, self.layer_sizes, linear_names=self._linear_names)
-        return network, network.arrays(weights)
+            return self._closed_form
+        module = self.fitted_module(weights.copy() if self.is_user_defined else weights).eval()
+        return ModuleNetwork(module, self.layer_sizes, linear_names=self._linear_names)
 
     def fitted_module(self, weights: Weights) -> nn.Module:
         """Return the network as a module over the memory of `weights`. Raises ValueError if some are missing."""

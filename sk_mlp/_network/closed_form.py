@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from sk_mlp._compute.device import Precision
+from sk_mlp._compute.device import Precision, as_tensor
 from sk_mlp._compute.kernels import Products
 from sk_mlp._objective import Objective
 
@@ -36,7 +36,7 @@ class ClosedForm:
     activations: tuple[Activation, ...]
     dropout: tuple[float, ...]
 
-    stacks = True
+    is_pure = True
 
     @property
     def n_outputs(self) -> int:
@@ -61,11 +61,19 @@ class ClosedForm:
         """Return an empty dictionary: the network has only parameters."""
         return {}
 
+    def is_finite(self) -> bool:
+        """Whether all values besides the parameters are finite: there are none."""
+        return True
+
     def arrays(self, weights: Weights) -> list[np.ndarray]:
         """Return views of `weights` with the shapes of `layout(1)`."""
         *hidden, output = weights.coefs
         *below, last = weights.intercepts
         return [*hidden, output.T, *(intercept[None] for intercept in below), last[:, None]]
+
+    def tensors(self, weights: Weights, device: torch.device, precision: Precision) -> list[Tensor]:
+        """Return the parameters on a device, of the products' dtype, with the shapes of `layout(1)`."""
+        return [as_tensor(array[None], device, precision.product) for array in self.arrays(weights)]
 
     def attributes(self, parameters: np.ndarray, _: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes for packed parameters."""
@@ -111,9 +119,8 @@ class ClosedForm:
         """Return the dtype that inputs and parameters are cast to."""
         return precision.product
 
-    def on(self, _device: torch.device, _precision: Precision) -> ClosedForm:
-        """Return the network itself, which holds no tensors."""
-        return self
+    def move_to(self, _device: torch.device, _precision: Precision) -> None:
+        """Do nothing: there are parameters alone."""
 
     def value_and_gradient(
         self, buffers: Buffers, n: int, objective: Objective, products: Products, _precision: Precision

@@ -39,7 +39,7 @@ class ModuleNetwork:
     linear_names: tuple[str, ...] = ()
     turns: Turns = nullcontext
 
-    stacks = False
+    is_pure = False
 
     @property
     def n_outputs(self) -> int:
@@ -64,18 +64,36 @@ class ModuleNetwork:
         return Layout(coefs, {name: shape for name, shape in shapes.items() if name not in coefs}, 1)
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Return copies of the module's state without trained parameters; running statistics, for example."""
+        """Return copies of the module's state except trained parameters, for example running statistics."""
+        return {name: value.to("cpu", copy=True).numpy() for name, value in self._other_values().items()}
+
+    def is_finite(self) -> bool:
+        """Whether this state is finite; asked where the module computes."""
+        return all(bool(value.isfinite().all()) for value in self._other_values().values())
+
+    def _other_values(self) -> dict[str, Tensor]:
+        """Return the module's state except trained parameters, over its memory."""
         trained = trained_parameters(self.module)
-        state = self.module.state_dict()
-        return {name: value.detach().cpu().numpy().copy() for name, value in state.items() if name not in trained}
+        return {name: value.detach() for name, value in self.module.state_dict().items() if name not in trained}
 
     def arrays(self, weights: Weights) -> list[np.ndarray]:
-        """Return the trained parameters, shaped as `layout(1)` has them; the module's own where `weights` lack some."""
+        """Return the trained parameters among `weights`, with the shapes of `layout(1)`.
+
+        A tied parameter has several names; the last one counts, as in `load`. Weights that were set by hand may lack
+        the parameters of an activation, which then are those of the module.
+        """
         named = dict(weights.rest)
         for name, coef, intercept in zip(self.linear_names, weights.coefs, weights.intercepts, strict=True):
             named |= {f"{name}.weight": coef.T, f"{name}.bias": intercept}
-        trained = trained_parameters(self.module)
-        return [named[name] if name in named else own.detach().cpu().numpy() for name, own in trained.items()]
+        all_names = self.module.named_parameters(remove_duplicate=False)
+        values = {id(parameter): named[name] for name, parameter in all_names if name in named}
+        trained = trained_parameters(self.module).values()
+        return [values[id(own)] if id(own) in values else own.detach().cpu().numpy() for own in trained]
+
+    def tensors(self, _weights: Weights, device: torch.device, precision: Precision) -> list[Tensor]:
+        """Return the trained parameters, which the module already has, on a device with the shapes of `layout(1)`."""
+        self.move_to(device, precision)
+        return [parameter.detach().unsqueeze(0) for parameter in trained_parameters(self.module).values()]
 
     def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes for these values: `module_state_`, and `coefs_` etc. of our linear layers."""
@@ -120,10 +138,9 @@ class ModuleNetwork:
         """Return the dtype that inputs and parameters are cast to; autocast in the module may cast them further."""
         return precision.master
 
-    def on(self, device: torch.device, precision: Precision) -> ModuleNetwork:
-        """Move the module to a device, and return the network."""
+    def move_to(self, device: torch.device, precision: Precision) -> None:
+        """Move the module to a device, with floats in the master dtype."""
         self.module.to(device, precision.master)
-        return self
 
     def value_and_gradient(
         self, buffers: Buffers, n: int, objective: Objective, _products: Products, precision: Precision

@@ -52,8 +52,11 @@ class Network(Protocol):
         """Dropout rate of each hidden layer."""
 
     @property
-    def stacks(self) -> bool:
-        """Whether several networks can train as one stack: each step is the same operations, in any thread."""
+    def is_pure(self) -> bool:
+        """Whether the network only computes with given tensors, by the same operations each time.
+
+        Then several train as one stack, in any thread, their steps are recorded, and sparse rows stay sparse.
+        """
 
     @property
     def key(self) -> Hashable:
@@ -65,8 +68,14 @@ class Network(Protocol):
     def buffers(self) -> dict[str, np.ndarray]:
         """Return copies of the network's state without its trained parameters."""
 
+    def is_finite(self) -> bool:
+        """Whether this state is finite."""
+
     def arrays(self, weights: Weights) -> list[np.ndarray]:
         """Return the trained parameters among `weights`, with the shapes of `layout(1)`; views if possible."""
+
+    def tensors(self, weights: Weights, device: torch.device, precision: Precision) -> list[Tensor]:
+        """Return the parameters that `forward` takes for predictions with `weights`."""
 
     def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes for these values."""
@@ -90,8 +99,8 @@ class Network(Protocol):
     def product_dtype(self, precision: Precision) -> torch.dtype:
         """Return the dtype that inputs and parameters are cast to."""
 
-    def on(self, device: torch.device, precision: Precision) -> Network:
-        """Return the network with all its tensors on a device."""
+    def move_to(self, device: torch.device, precision: Precision) -> None:
+        """Move what the network holds besides its parameters to a device."""
 
     def value_and_gradient(
         self, buffers: Buffers, n: int, objective: Objective, products: Products, precision: Precision

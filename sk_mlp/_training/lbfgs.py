@@ -49,7 +49,7 @@ def minimise(task: FitTask) -> FitResult:
 def _rows_of_a_chunk(task: FitTask) -> int:
     """Return how many rows to evaluate at once; sparse rows need no memory in addition to the task's own."""
     network = task.network
-    inputs = 0 if network.stacks and sp.issparse(task.table.X) else network.input_values(task.table.X)
+    inputs = 0 if network.is_pure and sp.issparse(task.table.X) else network.input_values(task.table.X)
     # Values and their deltas.
     row_bytes = 2 * (inputs + network.values_per_row) * task.precision.master.itemsize
     n_rows, size = len(task.table.target), max(2, rows_within(_CHUNK_BYTES, row_bytes))
@@ -63,7 +63,8 @@ class _Search:
 
     def __init__(self, task: FitTask, size: int) -> None:
         self._task, self._size = task, size
-        network = task.network.on(task.device, task.precision)
+        network = task.network
+        network.move_to(task.device, task.precision)
         dtype, layout = task.precision.master, network.layout(1)
         self._x = np.array(task.parameters, dtype=np.float64)
         self._parameters = torch.from_numpy(self._x).to(task.device, dtype, copy=True)

@@ -146,8 +146,8 @@ class Stack:
         Parameters are checked if the loss is not finite or the score is the best. Otherwise the loss of the next epoch
         will show it.
         """
-        first = self.members[i].first.buffers
-        if first and not stay_finite(self.members[i].task.network.buffers(), first):
+        network, first = self.members[i].task.network, self.members[i].first.buffers
+        if first and not network.is_finite() and not stay_finite(network.buffers(), first):
             return True
         if np.isfinite(loss) and not is_best:
             return False

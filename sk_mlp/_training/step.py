@@ -39,7 +39,7 @@ def computing(task: FitTask) -> Iterator[None]:
 
 def runs_user_code(task: FitTask) -> bool:
     """Whether each training step calls user-defined code, or a module that may have to stay in one thread."""
-    return not (task.network.stacks and isinstance(task.settings.solver, str) and task.objective.is_recordable)
+    return not (task.network.is_pure and isinstance(task.settings.solver, str) and task.objective.is_recordable)
 
 
 def is_recordable(task: FitTask) -> bool:

@@ -199,7 +199,7 @@ def test_users_losses_stack_as_deep_as_they_fit(monkeypatch, stack_sizes):
 
 
 class TestStacksInThreads:
-    """Users' code runs in their own thread, and what ends a search ends its threads."""
+    """User-defined code runs in their own thread, and what ends a search ends its threads."""
 
     @pytest.fixture(autouse=True)
     def _threads(self, monkeypatch):

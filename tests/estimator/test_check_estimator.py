@@ -79,7 +79,7 @@ OF_ONE = {
 
 
 def configurations(cls):
-    """Every solver and number type, then the ten with the options that only this class has spread over them."""
+    """Every solver and dtype, then the ten with the options that only this class has spread over them."""
     # Fewer epochs than the default, for the sake of time.
     return BASE + [{**options, **more, "max_iter": 60} for options, more in zip(OPTIONS, OF_ONE[cls], strict=True)]
 

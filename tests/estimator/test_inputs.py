@@ -64,7 +64,7 @@ INPUTS = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", INPUTS)
 def test_one_fit_whatever_the_container(kind, where, rtol, tmp_path, rng):
-    values = np.round(rng.uniform(0, 3, (160, 8)))  # exact in every number type
+    values = np.round(rng.uniform(0, 3, (160, 8)))  # exact in every dtype
     y = rng.randint(3, size=160)
     if kind == "bool":
         values = (values > 0).astype(float)

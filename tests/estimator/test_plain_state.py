@@ -3,6 +3,8 @@
 import copy
 import pickle
 import pickletools
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from sk_mlp import MLPTorchClassifier
+from sk_mlp._estimator.stored import restore, store
 
 FAST = {"hidden_layer_sizes": (5,), "max_iter": 4, "random_state": 0}
 # Ways to leave other values behind: solvers, stopping, networks with a state, forms of y.
@@ -110,3 +113,36 @@ def test_a_state_of_a_later_version_is_refused(unconverged):
     later = state["_stored"]["json"].replace('"format": 1', '"format": 2')
     with pytest.raises(ValueError, match=r"must be loaded by the version of sk_mlp .* format 2 where .* knows 1"):
         MLPTorchClassifier().__setstate__({**state, "_stored": {**state["_stored"], "json": later}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_a_copy_made_during_a_fit_is_of_one_moment(copied):
+    problem = PROBLEMS["binary"]
+    clf = problem.ours(**FAST, device="cpu").partial_fit(problem.X, problem.y, classes=["no", "yes"])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            calls = pool.submit(lambda: [clf.partial_fit(problem.X, problem.y) for _ in range(150)])
+            copies = []
+            while not calls.done():
+                copies.append(copied(clf))
+    finally:
+        sys.setswitchinterval(interval)
+    assert copies
+    assert all(len(one.loss_curve_) * len(problem.X) == one.t_ for one in copies)
+
+
+def test_a_shallow_copy_shares_its_history(unconverged):
+    """A callback may copy the estimator after each epoch: that must not take longer with each."""
+    estimator = fitted("binary", {})
+    assert copy.copy(estimator)._progress is estimator._progress
+
+
+def test_a_stored_value_of_an_unknown_form_is_refused():
+    stored = store({"_scoring": (1.5, float("inf"), None)})
+    assert restore(stored) == {"_scoring": (1.5, float("inf"), None)}
+    assert "Infinity" not in stored["json"]
+    with pytest.raises(ValueError, match="must have a form that this version knows, got 'pair'"):
+        restore({**stored, "json": stored["json"].replace("tuple", "pair")})

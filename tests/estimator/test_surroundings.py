@@ -78,7 +78,7 @@ def test_numbers_do_not_depend_on_modes(network, around):
     module(torch.zeros(2, X.shape[1], dtype=next(module.parameters()).dtype)).sum().backward()
 
 
-# What code of a user's may do in the midst of a fit, with the estimator as it is there.
+# What user-defined code may do in the midst of a fit, with the estimator as it is there.
 def reads_the_module(estimator):
     estimator.module_(torch.zeros(2, X.shape[1])).sum().backward()
 

@@ -55,17 +55,20 @@ def test_frozen_parameters_stay(where):
     assert not np.array_equal(long.module_state_["deep.0.weight"], short.module_state_["deep.0.weight"])
 
 
+class Tied(nn.Module):
+    """Two layers with one weight, which has two names."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.first, self.second = nn.Linear(n_features, n_features), nn.Linear(n_features, n_features)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(n_features, n_outputs)
+
+    def forward(self, X):
+        return self.last(self.second(torch.relu(self.first(X))))
+
+
 def test_tied_parameters_stay_tied(where):
-    class Tied(nn.Module):
-        def __init__(self, n_features, n_outputs):
-            super().__init__()
-            self.first, self.second = nn.Linear(n_features, n_features), nn.Linear(n_features, n_features)
-            self.second.weight = self.first.weight
-            self.last = nn.Linear(n_features, n_outputs)
-
-        def forward(self, x):
-            return self.last(torch.tanh(self.second(torch.tanh(self.first(x)))))
-
     X, y = data("regressor")
     fitted = estimator("regressor", where, module=Tied).fit(X, y)
     state = fitted.module_state_
@@ -106,3 +109,47 @@ def test_a_module_learns_in_bfloat16(device):
         X, y
     )
     assert fitted.score(X, y) > 0.7
+
+
+def shared_activation():
+    activation = nn.PReLU()
+    return {"hidden_layer_sizes": (6, 5), "activation": lambda: activation}
+
+
+@pytest.mark.parametrize("options", [{"module": Tied}, shared_activation()], ids=["module", "activation"])
+def test_what_is_done_to_tied_parameters_counts(options, where):
+    """Through the live module: predictions follow it, and so does training that goes on."""
+    X, y = data("regressor")
+    fitted = estimator("regressor", where, **options, warm_start=True, max_iter=2).fit(X, y)
+    before = fitted.predict(X)
+    with torch.no_grad():
+        for parameter in fitted.module_.parameters():
+            parameter.mul_(2)
+    assert not np.allclose(fitted.predict(X), before)
+    rows = torch.from_numpy(X).to(next(fitted.module_.parameters()).dtype)
+    np.testing.assert_allclose(fitted.predict(X), fitted.module_(rows).detach().numpy()[:, 0], rtol=1e-4, atol=1e-5)
+    edited = fitted.predict(X)
+    fitted.set_params(learning_rate_init=1e-9, max_iter=1).fit(X, y)
+    np.testing.assert_allclose(fitted.predict(X), edited, rtol=1e-4, atol=1e-5)
+
+
+class Masked(nn.Module):
+    """A module with buffers of whole numbers and of truth values."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_outputs)
+        self.register_buffer("mask", torch.arange(n_features) % 2 == 0)
+        self.register_buffer("places", torch.arange(n_features))
+
+    def forward(self, X):
+        return self.linear(X[:, self.places] * self.mask)
+
+
+def test_buffers_keep_their_dtype(where):
+    X, y = data("regressor")
+    fitted = estimator("regressor", where, module=Masked, warm_start=True).fit(X, y).fit(X, y)
+    assert {name: value.dtype.kind for name, value in fitted.module_state_.items()} == {
+        "linear.weight": "f", "linear.bias": "f", "mask": "b", "places": "i",
+    }  # fmt: skip
+    assert fitted.predict(X).shape == (160,)

@@ -16,7 +16,7 @@ from user_code import AfterEachEpoch
 
 
 class TestCallsWithinCalls:
-    """joblib wherever code of a user's runs in a search: the backend is one, the calls are several."""
+    """joblib wherever user-defined code runs in a search: the backend is one, the calls are several."""
 
     @pytest.fixture(autouse=True)
     def _nothing_is_left(self):
