@@ -45,7 +45,7 @@ def predict_rows(
     chunks = _Chunks(X, size, precision, products, device, finish)
     n_parallel = len(chunks) if network.is_pure else 1
     n_threads = min(n_parallel, available_threads()) if n_parallel > 1 and has_free_threads(device) else 1
-    with network.context(), threads(threads_that_pay(multiply_adds, n_parallel)):
+    with torch.inference_mode(), threads(threads_that_pay(multiply_adds, n_parallel)):
         parameters = network.tensors(weights, device, precision)
         new_forwards = lambda: _Latest(lambda n: network.forward(parameters, n, products, precision))  # noqa: E731
         return chunks.predict(new_forwards, n_threads)

@@ -52,11 +52,6 @@ class Architecture:
         return () if self.factory else dropout_rates(self.description["dropout"], len(self.layer_sizes) - 2)
 
     @property
-    def _closed_form(self) -> ClosedForm:
-        """The network, if its gradient is known in closed form."""
-        return ClosedForm(self.layer_sizes, self.activations, self.dropout)
-
-    @property
     def _has_closed_form(self) -> bool:
         """Whether the gradient is known in closed form, without autograd."""
         if self.factory is not None or self.normalization is not None:
@@ -125,7 +120,7 @@ class Architecture:
         Raises ValueError if a user-defined module or activation returns a wrong shape.
         """
         if self._has_closed_form:
-            return self._closed_form
+            return ClosedForm(self.layer_sizes, self.activations, self.dropout)
         module = self.module(weights.copy(), IN_TRAINING).train()
         turns = Randomness(seed, device).turn if may_draw(module) else nullcontext
         network = ModuleNetwork(module, self.layer_sizes, self.dropout, self._linear_names, turns)
@@ -136,7 +131,7 @@ class Architecture:
     def network_to_predict(self, weights: Weights) -> Network:
         """Return the network that predicts with `weights`; user-defined code, which may change them, gets a copy."""
         if self._has_closed_form:
-            return self._closed_form
+            return ClosedForm(self.layer_sizes, self.activations, ())
         module = self.fitted_module(weights.copy() if self.is_user_defined else weights).eval()
         return ModuleNetwork(module, self.layer_sizes, linear_names=self._linear_names)
 

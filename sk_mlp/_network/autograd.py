@@ -7,7 +7,7 @@ continues from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -91,9 +91,9 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return dict(sorted(named.items(), key=lambda item: item[1].ndim < 2))
 
 
-def bind(module: nn.Module, parameters: Sequence[Tensor]) -> None:
+def bind(trained: Iterable[nn.Parameter], parameters: Sequence[Tensor]) -> None:
     """Make a module's trained parameters use the memory of the given ones, `(1, *shape)` each."""
-    for parameter, value in zip(trained_parameters(module).values(), parameters, strict=True):
+    for parameter, value in zip(trained, parameters, strict=True):
         parameter.data = value[0]
 
 
@@ -149,8 +149,9 @@ class Autograd:
     ) -> None:
         layout, parameters, gradient = buffers
         self._module, self._objective, self._gradient, self._turns = module, objective, gradient, turns
-        bind(module, layout.parameters(parameters))
-        for parameter, slope in zip(trained_parameters(module).values(), layout.parameters(gradient), strict=True):
+        trained = trained_parameters(module).values()
+        bind(trained, layout.parameters(parameters))
+        for parameter, slope in zip(trained, layout.parameters(gradient), strict=True):
             parameter.grad = slope[0]
         self._raw = parameters.new_empty(1, *shape)
         self._raw_delta = torch.empty_like(self._raw)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -41,6 +42,11 @@ class ModuleNetwork:
 
     is_pure = False
 
+    @cached_property
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by name, looked up once: modules are traversed slowly."""
+        return trained_parameters(self.module)
+
     @property
     def n_outputs(self) -> int:
         """Number of raw predictions per row."""
@@ -59,7 +65,7 @@ class ModuleNetwork:
     def layout(self, k: int) -> Layout:
         """Return the layout of the trained parameters in a flat buffer."""
         assert k == 1
-        shapes = {name: tuple(parameter.shape) for name, parameter in trained_parameters(self.module).items()}
+        shapes = {name: tuple(parameter.shape) for name, parameter in self._trained.items()}
         coefs = {name: shape for name, shape in shapes.items() if len(shape) >= 2}
         return Layout(coefs, {name: shape for name, shape in shapes.items() if name not in coefs}, 1)
 
@@ -73,7 +79,7 @@ class ModuleNetwork:
 
     def _other_values(self) -> dict[str, Tensor]:
         """Return the module's state except trained parameters, over its memory."""
-        trained = trained_parameters(self.module)
+        trained = self._trained
         return {name: value.detach() for name, value in self.module.state_dict().items() if name not in trained}
 
     def arrays(self, weights: Weights) -> list[np.ndarray]:
@@ -87,18 +93,18 @@ class ModuleNetwork:
             named |= {f"{name}.weight": coef.T, f"{name}.bias": intercept}
         all_names = self.module.named_parameters(remove_duplicate=False)
         values = {id(parameter): named[name] for name, parameter in all_names if name in named}
-        trained = trained_parameters(self.module).values()
+        trained = self._trained.values()
         return [values[id(own)] if id(own) in values else own.detach().cpu().numpy() for own in trained]
 
     def tensors(self, _weights: Weights, device: torch.device, precision: Precision) -> list[Tensor]:
         """Return the trained parameters, which the module already has, on a device with the shapes of `layout(1)`."""
         self.move_to(device, precision)
-        return [parameter.detach().unsqueeze(0) for parameter in trained_parameters(self.module).values()]
+        return [parameter.detach().unsqueeze(0) for parameter in self._trained.values()]
 
     def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes for these values: `module_state_`, and `coefs_` etc. of our linear layers."""
         views = self.layout(1).parameters(torch.from_numpy(parameters))
-        named = {name: view[0].numpy() for name, view in zip(trained_parameters(self.module), views, strict=True)}
+        named = {name: view[0].numpy() for name, view in zip(self._trained, views, strict=True)}
         rest = {**named, **buffers}
         if not self.linear_names:
             return {"module_state_": rest}
@@ -152,5 +158,5 @@ class ModuleNetwork:
         self, parameters: Sequence[Tensor], _n: int, _products: Products, precision: Precision
     ) -> ModuleForward:
         """Bind the module to parameters with the shapes of `layout`, and return its predictor."""
-        bind(self.module, parameters)
+        bind(self._trained.values(), parameters)
         return ModuleForward(self.module, parameters[0], precision.product, self.turns)
