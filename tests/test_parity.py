@@ -125,7 +125,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("dtype", slow_but(["float64"], TOLERANCE))
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", slow_but([*VARIANTS][::3], VARIANTS))
 @pytest.mark.parametrize("name", slow_but(["multiclass"], PROBLEMS))
 def test_variants(name, variant, dtype, device, report):
     problem, options = PROBLEMS[name], VARIANTS[variant]

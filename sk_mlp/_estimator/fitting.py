@@ -21,6 +21,7 @@ from sk_mlp._objective import Objective
 from sk_mlp._training import run
 from sk_mlp._training.optimizers import resumed
 from sk_mlp._training.progress import Progress
+from sk_mlp._training.settings import Settings
 from sk_mlp._training.task import FitResult, FitTask, Status
 from sk_mlp._training.weights import penalty_for
 from sk_mlp.exceptions import UntrainedWarning
@@ -121,11 +122,9 @@ def task_of(
         fewest_rows=fewest_rows,
         one_epoch=mode.one_epoch,
         progress=progress,
+        optimizer_state=_earlier_optimizer_state(estimator, mode, settings, network),
         listener=callbacks,
     )
-    if mode.goes_on and mode.one_epoch:
-        earlier = getattr(estimator, "_optimizer_state", {})
-        task = replace(task, optimizer_state=resumed(earlier, settings, network.layout(1)) if earlier else {})
     return task, attributes
 
 
@@ -140,6 +139,15 @@ def _randomness(
     # From a copy, because scikit-learn does not draw this number.
     seed = int(copy.deepcopy(rng).randint(2**31)) if rng is not None and is_random else 0
     return rng, seed
+
+
+def _earlier_optimizer_state(
+    estimator: BaseMLPTorch, mode: FitMode, settings: Settings, network: Network
+) -> Mapping[str, Any]:
+    """Return the optimizer's state to continue from: in `partial_fit` that of the last call, if it fits."""
+    if not mode.goes_on or not mode.one_epoch or not getattr(estimator, "_optimizer_state", None):
+        return {}
+    return resumed(estimator._optimizer_state, settings, network.layout(1))
 
 
 def _earlier_progress(estimator: BaseMLPTorch, mode: FitMode, objective: Objective) -> Progress:

@@ -77,11 +77,11 @@ class ClosedForm:
 
     def attributes(self, parameters: np.ndarray, _: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes for packed parameters."""
-        coefs, intercepts = self.layout(1).layers(torch.from_numpy(parameters))
-        *hidden, output = (coef[0].numpy() for coef in coefs)
+        arrays = self.layout(1).arrays(parameters)
+        n = len(arrays) // 2
         return {
-            "coefs_": [*hidden, np.ascontiguousarray(output.T)],
-            "intercepts_": [intercept.numpy().ravel() for intercept in intercepts],
+            "coefs_": [*arrays[: n - 1], np.ascontiguousarray(arrays[n - 1].T)],
+            "intercepts_": [intercept.ravel() for intercept in arrays[n:]],
             "n_layers_": len(self.layer_sizes),
         }
 

@@ -80,6 +80,10 @@ class Layout:
         blocks = flat.split_with_sizes([self.k * size for size in self._sizes])
         return [block.view(self.k, *shape) for block, shape in zip(blocks, self._shapes, strict=True)]
 
+    def arrays(self, packed: np.ndarray) -> list[np.ndarray]:
+        """Return views `shape` of one network's packed parameters, coefs before intercepts."""
+        return [packed[a:b].reshape(shape) for (a, b), shape in zip(self._spans, self._shapes, strict=True)]
+
     def coef_pieces(self, flat: Tensor) -> list[Tensor]:
         """Return views `(k, size)` that cover the coefs, in as few pieces as the layout allows."""
         pieces = flat[: self.k * self._n_coefs].split_with_sizes([self.k * size for size in self._coef_pieces])

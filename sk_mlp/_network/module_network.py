@@ -103,8 +103,7 @@ class ModuleNetwork:
 
     def attributes(self, parameters: np.ndarray, buffers: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return the fitted attributes for these values: `module_state_`, and `coefs_` etc. of our linear layers."""
-        views = self.layout(1).parameters(torch.from_numpy(parameters))
-        named = {name: view[0].numpy() for name, view in zip(self._trained, views, strict=True)}
+        named = dict(zip(self._trained, self.layout(1).arrays(parameters), strict=True))
         rest = {**named, **buffers}
         if not self.linear_names:
             return {"module_state_": rest}

@@ -27,6 +27,7 @@ class TestWithEverythingElse:
         unlike = not np.allclose(raw_prediction(fitted, X), raw_prediction(plain, X))
         assert unlike or name in ("max_time", "scoring", "loss=squared_error", "classifier's own loss")
 
+    @pytest.mark.slow
     def test_two_runs_give_the_same_bits(self, name, task, options, where):
         X, y = data(task)
         first, second = (estimator(task, where, **options).fit(X, y) for _ in range(2))

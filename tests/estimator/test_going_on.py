@@ -56,6 +56,7 @@ def test_solvers_and_their_options_may_change(where):
         fitted.set_params(solver=solver, solver_kwargs=None).partial_fit(X, y)
 
 
+@pytest.mark.slow
 def test_many_partial_fits_keep_one_memory_for_the_history(where):
     """What is kept of each epoch is added at the end of the same memory; curves are worked out when asked for."""
     X, y = data("regressor")

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import skops.io
 import torch
 from problems import PROBLEMS
 from sklearn.datasets import load_iris
@@ -82,8 +81,11 @@ def test_a_pickle_names_the_estimators_class_alone(name, options, unconverged):
     assert {module.split(".")[0] for module, _ in found - ours} <= {"numpy"} | {m.split(".")[0] for m in allowed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_skops_asks_to_trust_the_class_alone(dtype, unconverged, tmp_path):
+    import skops.io  # which takes two seconds
+
     X, y = load_iris(return_X_y=True)
     estimator = MLPTorchClassifier(max_iter=50, random_state=0, dtype=dtype, device="cpu").fit(X, y)
     path = tmp_path / "iris.skops"

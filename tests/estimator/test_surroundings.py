@@ -59,7 +59,7 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("around", slow_but(["inference mode", "float64 by default"], AROUND))
+@pytest.mark.parametrize("around", slow_but(["inference mode"], AROUND))
 @pytest.mark.parametrize("network", NETWORKS)
 def test_numbers_do_not_depend_on_modes(network, around):
     estimator = MLPTorchClassifier(**{**FAST, **NETWORKS[network]})

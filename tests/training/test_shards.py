@@ -81,7 +81,7 @@ def _parameters(estimator):
     return np.concatenate([np.ravel(array) for array in (*estimator.coefs_, *estimator.intercepts_)])
 
 
-@pytest.mark.parametrize("name", slow_but(["adam", "clipped", "outputs"], CASES))
+@pytest.mark.parametrize("name", slow_but(["clipped"], CASES))
 def test_shared_steps_are_those_of_one_thread(name, share, monkeypatch):
     """Up to the order in which a product adds up, which depends on its number of rows."""
     tolerance = {"float64": 1e-12, "float32": 2e-5, "bfloat16": 1e-3}[CASES[name][2].get("dtype", "float64")]

@@ -23,7 +23,7 @@ def weights(scale=1.0):
     return exact * np.round(np.random.RandomState(1).uniform(0.5, 3, 160), 2)
 
 
-@pytest.mark.parametrize("scale", slow_but([1e-50, 1e300], SCALES[1:]))
+@pytest.mark.parametrize("scale", slow_but([1e300], SCALES[1:]))
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", ["binary", "multilabel", "regression"])
 def test_without_a_penalty_the_scale_changes_no_digit(name, solver, scale, where):
@@ -34,7 +34,7 @@ def test_without_a_penalty_the_scale_changes_no_digit(name, solver, scale, where
 
 
 @pytest.mark.parametrize("call", ["early stopping", "partial_fit", "class_weight", "balanced", "validation"])
-@pytest.mark.parametrize("scale", slow_but([1e-50, 1e300], SCALES[1:]))
+@pytest.mark.parametrize("scale", slow_but([1e300], SCALES[1:]))
 def test_wherever_weights_are_taken(call, scale, where):
     problem = PROBLEMS["multiclass"]
     X, y = problem.X, problem.y
