@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .device import generators
+from .forks import ProcessLock
 from .modes import own_modes
 
 
@@ -23,16 +23,7 @@ class _OfThread(threading.local):
 _of_thread = _OfThread()
 
 
-class _Forks:
-    """The lock for using the generators. A forked child gets a new one, because nothing would release the old one."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=lambda: setattr(self, "lock", threading.RLock()))
-
-
-_forks = _Forks()
+_process = ProcessLock()  # its lock is held by the thread that uses the generators
 
 
 class Randomness:
@@ -49,7 +40,7 @@ class Randomness:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Use the generators, in the state in which the last turn of this training left them."""
-        with _forks.lock, _in_turn():
+        with _process.lock, _in_turn():
             ours = generators(self._device)
             before = [generator.get_state() for generator in ours]
             try:

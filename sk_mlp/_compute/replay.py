@@ -12,14 +12,13 @@ recorded, `record` returns None, and the operations are called from Python.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .forks import ProcessLock
 from .torch_private import TorchDispatchMode, call_graph, function_of_graph, has_graphs
 
 
@@ -36,7 +35,7 @@ def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay
     if not has_graphs():
         function()
         return None
-    with _forks.lock, _Recorder() as recorder:
+    with _process.lock, _Recorder() as recorder:
         function()
     try:
         graph = _Writer(operands).write(recorder.calls)
@@ -45,16 +44,8 @@ def record(function: Callable[[], object], operands: Sequence[Tensor]) -> Replay
         return None
 
 
-class _Forks:
-    """The lock for recording: PyTorch's dispatch modes change settings of the process. A forked child gets its own."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=lambda: setattr(self, "lock", threading.Lock()))
-
-
-_forks = _Forks()
+# Its lock is held by the thread that records: modes of PyTorch share settings of the whole process.
+_process = ProcessLock()
 
 
 class _Graph(NamedTuple):

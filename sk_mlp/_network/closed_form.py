@@ -22,14 +22,14 @@ from .backprop import Backprop
 from .batch import values_in_a_row
 from .forward import DroppedHidden, Forward, Hidden, hidden_layers
 from .layout import Layers, Layout
-from .network import Buffers
+from .network import Buffers, Network
 from .values import Weights
 
 _PASSES = 10  # passes of a step over the coefs: for gradient, penalty and norm, and for Adam's five arrays
 
 
 @dataclass(frozen=True)
-class ClosedForm:
+class ClosedForm(Network):
     """A `Network` of linear layers, with an activation and a dropout rate for each hidden layer."""
 
     layer_sizes: tuple[int, ...]
@@ -37,16 +37,6 @@ class ClosedForm:
     dropout: tuple[float, ...]
 
     is_pure = True
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of raw predictions per row."""
-        return self.layer_sizes[-1]
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Units of each hidden layer."""
-        return self.layer_sizes[1:-1]
 
     @property
     def key(self) -> Hashable:

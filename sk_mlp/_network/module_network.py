@@ -21,12 +21,12 @@ from sk_mlp._objective import Objective
 
 from .autograd import Autograd, ModuleForward, Turns, bind, trained_parameters
 from .layout import Layout
-from .network import Buffers
+from .network import Buffers, Network
 from .values import Weights
 
 
 @dataclass(frozen=True, eq=False)
-class ModuleNetwork:
+class ModuleNetwork(Network):
     """A `Network` that is a module with `layer_sizes[0]` inputs and `layer_sizes[-1]` raw predictions per row.
 
     The module is bound to the parameters that it computes with, and belongs to one training. `linear_names` are the
@@ -46,16 +46,6 @@ class ModuleNetwork:
     def _trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name, looked up once: modules are traversed slowly."""
         return trained_parameters(self.module)
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of raw predictions per row."""
-        return self.layer_sizes[-1]
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Units of each hidden layer; empty for a user-defined module."""
-        return self.layer_sizes[1:-1]
 
     @property
     def key(self) -> Hashable:
