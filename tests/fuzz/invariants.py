@@ -28,7 +28,6 @@ def state_of_the_process():
     """What a call must leave as it was."""
     return {
         "threads": torch.get_num_threads(),
-        "Python's threads": threading.active_count(),
         "torch generator": torch.get_rng_state().numpy().tobytes(),
         "numpy generator": np.random.mtrand._rand.get_state()[1].tobytes(),
         "filters": list(warnings.filters),
@@ -43,9 +42,10 @@ def state_of_the_process():
 
 @contextlib.contextmanager
 def nothing_global_changes():
-    before = state_of_the_process()
+    before, threads = state_of_the_process(), set(threading.enumerate())
     yield
     after = state_of_the_process()
+    assert set(threading.enumerate()) <= threads  # those of an earlier test may end in the meantime
     changed = [name for name in before if before[name] != after[name]]
     assert not changed, changed
 
